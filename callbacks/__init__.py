@@ -1,0 +1,17 @@
+"""Callbacks: they observe, log and draw, and never change what is learned."""
+
+from lit_awm.callbacks.gradient_norm_monitor import GradientNormMonitor
+from lit_awm.callbacks.horizon_curriculum import HorizonCurriculum
+from lit_awm.callbacks.progress import AlternatingProgress
+from lit_awm.callbacks.run_summary import RunSummary
+from lit_awm.callbacks.throughput import Throughput
+from lit_awm.callbacks.trajectory_figure import TrajectoryFigure
+
+__all__ = [
+    "AlternatingProgress",
+    "GradientNormMonitor",
+    "HorizonCurriculum",
+    "RunSummary",
+    "Throughput",
+    "TrajectoryFigure",
+]

@@ -1,0 +1,56 @@
+"""One progress bar per outer iteration, with what people look for in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+from tensordict import TensorDictBase
+
+SHOWN = {
+    "world_model/loss": ("model loss", "{:.1e}"),
+    "policy/return": ("imagined return", "{:.5g}"),
+    "eval/cost": ("cost", "{:.5g}"),
+    "eval/regret": ("regret", "{:.2%}"),
+    "eval/gap": ("gap", "{:.1%}"),
+}
+
+
+class AlternatingProgress(TQDMProgressBar):
+    """Show phase, environment steps, losses, scores and rates; keep one line for every outer iteration.
+
+    Args:
+        refresh_rate: Updates between two refreshes of the bar; 0 switches it off.
+    """
+
+    def __init__(self, refresh_rate: int = 10) -> None:
+        super().__init__(refresh_rate=refresh_rate, leave=True)
+        self._phase = ""
+
+    def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
+        super().on_train_epoch_start(trainer, *_)
+        self._describe(trainer)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        phase = batch["phase"] if isinstance(batch, TensorDictBase) and "phase" in batch.keys() else ""
+        if phase != self._phase:
+            self._phase = phase
+            self._describe(trainer)
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, int | str | float]:
+        """Return the words behind the bar."""
+        metrics = trainer.callback_metrics
+        words: dict[str, int | str | float] = {}
+        steps = getattr(getattr(trainer, "datamodule", None), "env_steps", None)
+        if steps is not None:
+            words["env steps"] = steps
+        for key, (name, form) in SHOWN.items():
+            if key in metrics:
+                words[name] = form.format(metrics[key].item())
+        return words
+
+    def _describe(self, trainer: Trainer) -> None:
+        epochs = f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
+        phase = f" {self._phase.replace('_', ' ')}" if self._phase else ""
+        self.train_progress_bar.set_description(f"iteration {trainer.current_epoch + 1}{epochs}{phase:12s}")

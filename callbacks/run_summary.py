@@ -1,0 +1,49 @@
+"""Say at the end of a run what it reached and where its files are."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
+
+
+class RunSummary(Callback):
+    """Print cost, optimum, regret, gap, environment steps, time, and the paths of checkpoint, log and figure."""
+
+    def __init__(self) -> None:
+        self._begin = 0.0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._begin = time.perf_counter()
+
+    @rank_zero_only
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        rows = self._scores(trainer)
+        rows.append(("time", f"{time.perf_counter() - self._begin:.0f} s"))
+        checkpoint = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)
+        if checkpoint is not None:
+            rows.append(("checkpoint", checkpoint.last_model_path or checkpoint.best_model_path))
+        if trainer.log_dir:
+            names = {"log": "metrics.csv", "figure": "trajectory.png"}
+            files = {what: Path(trainer.log_dir) / name for what, name in names.items()}
+            rows += [(what, str(path)) for what, path in files.items() if path.is_file()]
+        print("\n" + "\n".join(f"{name:<18}{value}" for name, value in rows if value))  # noqa: T201
+
+    @staticmethod
+    def _scores(trainer: Trainer) -> list[tuple[str, str]]:
+        metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        optimum = getattr(getattr(trainer, "datamodule", None), "optimum", None)
+        rows = []
+        if "eval/cost" in metrics:
+            rows.append(("cost", f"{metrics['eval/cost']:.6g}"))
+        if optimum is not None:
+            rows.append(("optimum", f"{optimum.cost:.6g}"))
+        for name, meaning in (("regret", "0 % optimal, 100 % random"), ("gap", "0 % optimal, 100 % best constant")):
+            if f"eval/{name}" in metrics:
+                rows.append((name, f"{metrics[f'eval/{name}']:.3%}   ({meaning})"))
+        if "env_steps" in metrics:
+            rows.append(("environment steps", f"{metrics['env_steps']:.0f}"))
+        return rows

@@ -1,0 +1,1 @@
+"""Recipes, one file per result; ``lit-awm fit --config NAME`` layers them over ``common.yaml``."""

@@ -1,0 +1,165 @@
+"""The commands that need torch and Lightning; ``lit_awm.cli`` calls them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import torch
+import yaml
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+from lit_awm.data import SCORES, ExperienceDataModule, evaluate
+from lit_awm.envs import SYSTEMS, load_optimum
+
+CONFIG_KEY = "lit_awm_config"
+
+
+class SaveConfig(SaveConfigCallback):
+    """Save the recipe beside the log, in the log, and in every checkpoint, so that a checkpoint explains itself."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if trainer.logger is not None:
+            trainer.logger.log_hyperparams({"config": self._dump()})
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint[CONFIG_KEY] = self._dump()
+
+    def _dump(self) -> str:
+        return self.parser.dump(self.config, skip_none=False)
+
+
+class AwmCLI(LightningCLI):
+    """Lightning's command line with the sizes of models linked to the data."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Return the methods of the trainer that are commands, and which of their arguments are not options."""
+        shared = {"model", "dataloaders", "datamodule"}
+        return {"fit": shared | {"train_dataloaders", "val_dataloaders"}, "validate": shared}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        for name in ("state_dim", "action_dim", "known_reward_fn", "clock_step"):
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+
+    def before_instantiate_classes(self) -> None:
+        if self.subcommand is not None and self.config[self.subcommand].weights_only is None:
+            self.config[self.subcommand].weights_only = True  # never run code from a checkpoint unless asked to
+
+    def instantiate_classes(self) -> None:
+        """Build model, data and trainer; what they find wrong is an error of usage."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            self.parser.error(str(error))
+
+
+def _make_cli(arguments: dict[str, Any] | None, run: bool) -> AwmCLI:
+    _quieten()
+    jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+    return AwmCLI(
+        LightningModule,
+        LightningDataModule,
+        args=arguments,
+        run=run,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        save_config_callback=SaveConfig,
+        seed_everything_default=0,
+        parser_kwargs={"parser_mode": "omegaconf+"},
+    )
+
+
+def _quieten() -> None:
+    logging.getLogger("torchrl").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*intended to run from within Python.*")
+    warnings.filterwarnings("ignore", message=".*pre-optimization state.*")
+
+
+def run_trainer(arguments: list[str]) -> int:
+    """Run ``fit`` or ``validate``."""
+    sys.argv[1:] = arguments  # Lightning's processes of a multi-device run start from it
+    _make_cli(None, run=True)
+    return 0
+
+
+def evaluate_checkpoint(arguments: list[str]) -> int:
+    """Score a checkpoint in the environment that its recipe names."""
+    parser = argparse.ArgumentParser(prog="lit-awm evaluate", description=evaluate_checkpoint.__doc__)
+    parser.add_argument("checkpoint", type=Path, help="file written by `lit-awm fit`")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    options = parser.parse_args(arguments)
+    if not options.checkpoint.is_file():
+        parser.error(f"checkpoint must be a file, got {str(options.checkpoint)!r}.")
+    checkpoint = torch.load(options.checkpoint, weights_only=True, map_location="cpu")
+    if CONFIG_KEY not in checkpoint:
+        parser.error(f"checkpoint must come from `lit-awm fit`, which stores its recipe; {options.checkpoint} has none.")
+    config = yaml.safe_load(checkpoint[CONFIG_KEY])
+    cli = _make_cli(
+        {"model": config["model"], "data": config["data"], "trainer": {"logger": False, "accelerator": "cpu"}}, run=False
+    )
+    data, module = cli.datamodule, cli.model
+    if not isinstance(data, ExperienceDataModule) or not hasattr(module, "behaviour_policy"):
+        parser.error(
+            "checkpoint must hold a policy and the environment of an ExperienceDataModule, got "
+            f"{type(module).__name__} and {type(data).__name__}."
+        )
+    module.load_state_dict(checkpoint["state_dict"])
+    begin = time.perf_counter()
+    scores = evaluate(data.eval_env, module.behaviour_policy, data.optimum, data.seed + 1)
+    result = {
+        "env": data.env.name,
+        **{score: scores[score].mean().item() if score in scores.keys() else None for score in SCORES},
+        "optimum": None if data.optimum is None else data.optimum.cost,
+        "env_steps": checkpoint["ExperienceDataModule"]["env_steps"],
+        "seed": config["seed_everything"],
+        "training_time_s": checkpoint["callbacks"].get("Throughput", {}).get("elapsed_s"),
+        "wall_time_s": time.perf_counter() - begin,
+    }
+    _print_result(result, options.json)
+    return 0
+
+
+def list_envs(arguments: list[str]) -> int:
+    """List the environments with their sizes and what is known about their optimum."""
+    parser = argparse.ArgumentParser(prog="lit-awm envs", description=list_envs.__doc__)
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    options = parser.parse_args(arguments)
+    rows = {}
+    for name, system in sorted(SYSTEMS.items()):
+        env, optimum = system(), load_optimum(name)
+        rows[name] = {
+            "states": len(env.state_names),
+            "controls": len(env.control_names),
+            "duration": env.duration,
+            "optimal_cost": None if optimum is None else optimum.cost,
+            "constant_cost": None if optimum is None else optimum.constant_cost,
+            "random_cost": None if optimum is None else optimum.random_cost,
+        }
+    if options.json:
+        print(json.dumps(rows))  # noqa: T201
+        return 0
+    columns = list(next(iter(rows.values())))
+    print(f"{'environment':<20}" + "".join(f"{column:>15}" for column in columns))  # noqa: T201
+    for name, row in rows.items():
+        print(f"{name:<20}" + "".join(f"{value:>15.6g}" for value in row.values()))  # noqa: T201
+    return 0
+
+
+def _print_result(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result))  # noqa: T201
+        return
+    for name, value in result.items():
+        shown = "-" if value is None else f"{value:.3%}" if name in ("regret", "gap") else value
+        print(f"{name:<18}{shown}", file=sys.stdout)  # noqa: T201

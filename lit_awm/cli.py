@@ -1,0 +1,79 @@
+"""The command line: quick to start, heavy imports only for the commands that need them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+COMMON = "common"
+USAGE = """usage: lit-awm COMMAND [options]
+
+Fit action-conditioned world models and optimise policies through them.
+
+commands:
+  fit        fit a world model and optimise a policy in it, by a recipe
+  validate   score a checkpoint in the real environment, by a recipe
+  evaluate   score a checkpoint by the recipe that it was made with
+  envs       list the environments, with sizes and optimum
+
+  lit-awm fit --config cancer_treatment               run a recipe
+  lit-awm fit --config cancer_treatment --seed_everything 1 --trainer.max_epochs 5
+  lit-awm fit --config cancer_treatment --config my.yaml --print_config
+  lit-awm evaluate runs/version_0/checkpoints/last.ckpt --json
+  lit-awm COMMAND --help                              all options of a command
+
+recipes (a name after --config that is no file):
+  {recipes}
+"""
+
+
+def recipes() -> dict[str, Path]:
+    """Return the shipped recipes by name."""
+    import lit_awm.configs
+
+    folder = Path(lit_awm.configs.__file__).parent
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def resolve_recipes(arguments: list[str]) -> list[str]:
+    """Replace the names of shipped recipes after ``--config`` by their files, the common one before the first."""
+    resolved: list[str] = []
+    common_is_in = False
+    for index, argument in enumerate(arguments):
+        flag, equals, value = argument.partition("=")
+        is_joined = flag == "--config" and bool(equals)
+        name = value if is_joined else argument if index and arguments[index - 1] == "--config" else None
+        if name is None or Path(name).exists() or name not in recipes():
+            resolved.append(argument)
+            continue
+        if not is_joined:
+            resolved.pop()
+        if not common_is_in and name != COMMON:
+            resolved.append(f"--config={recipes()[COMMON]}")
+        common_is_in = True
+        resolved.append(f"--config={recipes()[name]}")
+    return resolved
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    command = arguments[0] if arguments else "--help"
+    if command in ("-h", "--help"):
+        print(USAGE.format(recipes=", ".join(recipes())))  # noqa: T201
+        return 0
+    if command == "--version":
+        from lit_awm import __version__
+
+        print(f"lit-awm {__version__}")  # noqa: T201
+        return 0
+    if command not in ("fit", "validate", "evaluate", "envs"):
+        print(f"lit-awm: unknown command {command!r}; see `lit-awm --help`.", file=sys.stderr)  # noqa: T201
+        return 2
+    from lit_awm import _cli
+
+    if command == "envs":
+        return _cli.list_envs(arguments[1:])
+    if command == "evaluate":
+        return _cli.evaluate_checkpoint(arguments[1:])
+    return _cli.run_trainer(resolve_recipes(arguments))

@@ -1,0 +1,68 @@
+"""Evaluation in the real environment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from tensordict import TensorDict
+from tensordict.nn import TensorDictModule
+from torchrl.envs import TransformedEnv
+
+from lit_awm.data.exploration import act
+from lit_awm.envs import Optimum
+from lit_awm.models import Policy
+
+SCORES = ("return", "cost", "regret", "gap")
+
+
+@torch.no_grad()
+def evaluate(env: TransformedEnv, policy: Policy, optimum: Optimum | None, seed: int = 0) -> TensorDict:
+    """Let the policy act, without noise, for one episode in each of the environment's instances.
+
+    Returns:
+        One row per episode: ``episode`` holds its steps, ``return`` and ``cost`` are undiscounted sums, ``regret`` and
+        ``gap`` compare the cost with the optimum, where there is one to compare with.
+    """
+    env.set_seed(seed)
+    actor = TensorDictModule(partial(act, policy), in_keys=["observation"], out_keys=["action"])
+    episode = env.rollout(env.episode_length, actor)
+    returns = episode["next", "reward"].sum(dim=(1, 2))
+    scores = {"return": returns, "cost": -returns}
+    if optimum is not None:
+        scores["regret"] = optimum.regret(-returns)
+        gap = optimum.gap(-returns)
+        if gap is not None:
+            scores["gap"] = gap
+    return TensorDict({"episode": episode, **scores}, batch_size=episode.batch_size[:1])
+
+
+class EvaluationEpisodes:
+    """A dataloader whose only batch is a fresh evaluation of the policy as it is then.
+
+    Args:
+        env: The environment, of as many instances as episodes are wanted.
+        policy: The policy, looked at anew each time.
+        optimum: What to compare the cost with, if known.
+        seed: Seed of the environment, the same for every evaluation.
+        counters: Returns the counters to be logged beside the scores.
+    """
+
+    def __init__(
+        self,
+        env: TransformedEnv,
+        policy: Policy,
+        optimum: Optimum | None,
+        seed: int = 0,
+        counters: Callable[[], dict[str, int]] = dict,
+    ) -> None:
+        self.env, self.policy, self.optimum, self.seed = env, policy, optimum, seed
+        self.counters = counters
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[TensorDict]:
+        evaluation = evaluate(self.env, self.policy, self.optimum, self.seed)
+        yield evaluation.set_non_tensor("counters", self.counters())

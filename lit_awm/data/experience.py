@@ -1,0 +1,246 @@
+"""Experience in the real environment as a Lightning datamodule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from tensordict import TensorDict
+from tensordict.nn import TensorDictModule
+from torchrl.checkpoint import GlobalRNGState
+from torchrl.collectors import Collector
+from torchrl.data import LazyTensorStorage, ReplayBuffer, SliceSampler
+
+from lit_awm.data.evaluation import EvaluationEpisodes
+from lit_awm.data.exploration import Exploration
+from lit_awm.envs import KnownReward, load_optimum, make_env
+from lit_awm.loops import AlternatingLoop
+from lit_awm.models import Policy
+
+TRAJECTORY = ("collector", "traj_ids")
+STORED = ("observation", "action", "is_init", TRAJECTORY, ("next", "observation"), ("next", "reward"))
+
+
+class ExperienceDataModule(LightningDataModule):
+    """Collect experience with the policy in training, and serve it back as batches.
+
+    Each epoch of the trainer is one outer iteration. The first one collects ``warmup_episodes`` with random actions,
+    every later one ``num_envs`` episodes with the policy plus noise. What batches follow depends on the module that
+    is fitted (its ``phases``): trajectories ``(B, H)`` for a world model, initial states ``(B,)`` for a policy, or
+    both in turn. Validation is one deterministic evaluation of the policy, with fixed seeds.
+
+    Args:
+        env: Name of the system, see ``lit-awm envs``.
+        env_options: Parameters of the system and its discretisation, see :func:`~lit_awm.envs.make_env`.
+        episode_length: Steps of an episode.
+        num_envs: Environments stepped together, hence episodes collected in an outer iteration.
+        warmup_episodes: Episodes with random actions before the first update, a multiple of ``num_envs``.
+        exploration_noise: Standard deviation of the noise on the policy's action, in its range of [-1, 1].
+        mean_hold: Mean number of steps for which a random action or noise is held.
+        world_model_updates: Batches for the world model in an outer iteration.
+        policy_updates: Batches for the policy in an outer iteration.
+        world_model_batch_size: Trajectories in a batch for the world model.
+        policy_batch_size: Initial states in a batch for the policy.
+        slice_length: Steps of the trajectories that the world model is fitted to; None for whole episodes.
+        capacity: Steps that the replay buffer holds.
+        eval_episodes: Episodes of an evaluation; one is enough where all begin in the same state.
+        seed: Seed of the environments; evaluation uses ``seed + 1``.
+
+    Raises:
+        ValueError: If an argument is out of its range; the message says which and what to do.
+    """
+
+    def __init__(
+        self,
+        env: str = "cancer_treatment",
+        env_options: dict[str, Any] | None = None,
+        episode_length: int = 100,
+        num_envs: int = 4,
+        warmup_episodes: int = 12,
+        exploration_noise: float = 0.3,
+        mean_hold: float = 10.0,
+        world_model_updates: int = 300,
+        policy_updates: int = 300,
+        world_model_batch_size: int = 16,
+        policy_batch_size: int = 16,
+        slice_length: int | None = None,
+        capacity: int = 100_000,
+        eval_episodes: int = 1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.slice_length = episode_length if slice_length is None else slice_length
+        counts = {
+            "world_model_updates": world_model_updates,
+            "policy_updates": policy_updates,
+            "world_model_batch_size": world_model_batch_size,
+            "policy_batch_size": policy_batch_size,
+            "warmup_episodes": warmup_episodes,
+            "eval_episodes": eval_episodes,
+        }
+        for name, count in counts.items():
+            if count < 1:
+                raise ValueError(f"{name} must be at least 1, got {count}.")
+        if not 1 <= self.slice_length <= episode_length:
+            raise ValueError(
+                f"slice_length must be between 1 and episode_length {episode_length}, got {self.slice_length}. Lower "
+                "`slice_length`, or raise `episode_length`."
+            )
+        if exploration_noise < 0 or mean_hold < 1:
+            raise ValueError(
+                "exploration_noise must be at least 0 and mean_hold at least 1, got "
+                f"{exploration_noise} and {mean_hold}."
+            )
+        options = {"episode_length": episode_length, **(env_options or {})}
+        self.env = make_env(env, num_envs, **options)
+        if warmup_episodes % num_envs:
+            raise ValueError(
+                f"warmup_episodes must be a multiple of num_envs {num_envs}, got {warmup_episodes}: episodes are "
+                "collected num_envs at a time."
+            )
+        if capacity < warmup_episodes * episode_length:
+            raise ValueError(
+                f"capacity must hold the warm-up of {warmup_episodes * episode_length} steps, got {capacity}."
+            )
+        self.eval_env = make_env(env, eval_episodes, **options)
+        self.optimum = load_optimum(env, **options)
+        self.warmup_rounds = warmup_episodes // num_envs
+        self.exploration_noise, self.mean_hold = exploration_noise, mean_hold
+        self.world_model_updates, self.policy_updates = world_model_updates, policy_updates
+        self.world_model_batch_size, self.policy_batch_size = world_model_batch_size, policy_batch_size
+        self.capacity, self.seed = capacity, seed
+        self.env_steps = 0
+        self.policy: Policy | None = None
+        self.collector: Collector | None = None
+
+    # -- What models need to know about the environment -----------------------------------------------------------
+
+    @property
+    def state_dim(self) -> int:
+        """Size ``S`` of what the environment emits and a world model predicts."""
+        return self.env.observation_spec["observation"].shape[-1]
+
+    @property
+    def action_dim(self) -> int:
+        """Size ``A`` of an action."""
+        return self.env.action_spec.shape[-1]
+
+    @property
+    def known_reward_fn(self) -> KnownReward | None:
+        """The reward as a function of observation, action and next observation; None if it needs a missing clock."""
+        return None if self.clock_step is None else KnownReward(self.env)
+
+    @property
+    def clock_step(self) -> float | None:
+        """What the clock at the end of the observation advances by in a step, or None if there is no clock."""
+        return 2 / self.env.episode_length if "clock" in self.env.observation_spec.keys() else None
+
+    # -- Lightning ------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Build the collector and the buffer around the policy of the module that is fitted."""
+        assert self.trainer is not None
+        module = self.trainer.lightning_module
+        self.policy = getattr(module, "behaviour_policy", None)
+        if stage != "fit" or self.collector is not None:
+            return
+        self.env.set_seed(self.seed)
+        self.exploration = Exploration(self.policy, self.action_dim, self.exploration_noise, self.mean_hold)
+        self.collector = Collector(
+            self.env,
+            TensorDictModule(self.exploration, in_keys=["observation", "is_init"], out_keys=["action"]),
+            frames_per_batch=self.env.batch_size[0] * self.env.episode_length,
+            total_frames=-1,
+            reset_at_each_iter=True,
+            auto_register_policy_transforms=False,
+        )
+        self.buffer = ReplayBuffer(
+            storage=LazyTensorStorage(self.capacity),
+            sampler=SliceSampler(slice_len=self.slice_length, traj_key=TRAJECTORY, strict_length=True),
+            batch_size=self.world_model_batch_size * self.slice_length,
+        )
+
+    def train_dataloader(self) -> AlternatingLoop:
+        """Return the loop over the phases of the module that is fitted."""
+        assert self.trainer is not None
+        phases = getattr(self.trainer.lightning_module, "phases", ("world_model",))
+        updates = [
+            count if phase in phases else 0
+            for phase, count in (("world_model", self.world_model_updates), ("policy", self.policy_updates))
+        ]
+        limit = self.trainer.overfit_batches or self.trainer.limit_train_batches
+        if isinstance(limit, float):
+            limit = int(limit * sum(updates))
+        return AlternatingLoop(self, *updates, limit=limit)
+
+    def val_dataloader(self) -> EvaluationEpisodes | list[Any]:
+        """Return the evaluation of the policy; nothing if the module has none."""
+        if self.policy is None:
+            return []
+        return EvaluationEpisodes(
+            self.eval_env, self.policy, self.optimum, self.seed + 1, lambda: {"env_steps": self.env_steps}
+        )
+
+    def teardown(self, stage: str) -> None:
+        """Close the collector at the end of a fit."""
+        if stage == "fit" and self.collector is not None:
+            self.collector.shutdown(close_env=False)
+            self.collector = None
+
+    # -- Experience -----------------------------------------------------------------------------------------------
+
+    def collect(self) -> None:
+        """Add the warm-up, or one round of episodes, to the buffer."""
+        assert self.collector is not None
+        rounds = self.warmup_rounds if self.env_steps == 0 else 1
+        self.exploration.at_random = self.env_steps == 0
+        for _ in range(rounds):
+            with torch.no_grad():
+                episodes = next(iter(self.collector))
+            self.env_steps += episodes.numel()
+            self.buffer.extend(episodes.select(*STORED).reshape(-1).clone())
+
+    def sample_trajectories(self) -> TensorDict:
+        """Return slices ``(B, H)`` of recorded episodes."""
+        return self.buffer.sample().reshape(-1, self.slice_length).select(*STORED)
+
+    def sample_initial_states(self) -> TensorDict:
+        """Return ``(B,)`` recorded states in which an episode began."""
+        rows = self.buffer[: len(self.buffer)]
+        initial = rows["observation"][rows["is_init"].squeeze(-1)]
+        chosen = torch.randint(len(initial), (self.policy_batch_size,))
+        return TensorDict({"observation": initial[chosen]}, batch_size=self.policy_batch_size)
+
+    # -- Exact resume ---------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows in use of the buffer, counters, and the state of the collector and of all generators."""
+        if self.collector is None:
+            return {}
+        count = len(self.buffer)
+        rows = self.buffer[:count].flatten_keys(".").to_dict() if count else {}
+        collector = dict(self.collector.state_dict())
+        collector.pop("policy_state_dict")
+        return {
+            "env_steps": self.env_steps,
+            "rows": rows,
+            "writer": dict(self.buffer.writer.state_dict()),
+            "collector": collector,
+            "env": self.env.rng.get_state(),
+            "global": GlobalRNGState().state_dict(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on as if the run had never stopped."""
+        if self.collector is None:
+            return
+        self.env_steps = state_dict["env_steps"]
+        rows = state_dict["rows"]
+        if rows:
+            count = len(rows["observation"])
+            self.buffer.extend(TensorDict(rows, batch_size=count).unflatten_keys("."))
+        self.buffer.writer.load_state_dict(state_dict["writer"])
+        self.collector.load_state_dict(state_dict["collector"], strict=False)
+        self.env.rng.set_state(state_dict["env"])
+        GlobalRNGState().load_state_dict(state_dict["global"])

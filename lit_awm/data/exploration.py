@@ -1,0 +1,47 @@
+"""Actions that explore: smooth in time, random at first and around the policy later."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lit_awm.models import Policy
+
+
+def act(policy: Policy, observation: Tensor, noise: Tensor | None = None) -> Tensor:
+    """Return the policy's action for ``(N, S)``, where the observation is, wherever the policy itself may be."""
+    device = policy.state_scaler.mean.device
+    action = policy.sample(observation.to(device), None if noise is None else noise.to(device))
+    return action.to(observation.device)
+
+
+class Exploration(nn.Module):
+    """Act at random until told otherwise, then as the policy does, plus noise.
+
+    Random actions and noise are piecewise constant in time, since independent draws at every step would average out
+    over an episode and leave most of the state space unseen.
+
+    Args:
+        policy: The policy to explore around, or None to act at random for ever.
+        action_dim: Size ``A`` of an action.
+        noise: Standard deviation of the noise added to the policy's action.
+        mean_hold: Mean number of steps for which a draw is held.
+    """
+
+    def __init__(self, policy: Policy | None, action_dim: int, noise: float, mean_hold: float) -> None:
+        super().__init__()
+        self.policy = policy
+        self.action_dim, self.noise, self.mean_hold = action_dim, noise, mean_hold
+        self.at_random = True
+        self._held: Tensor | None = None
+
+    def forward(self, observation: Tensor, is_init: Tensor) -> Tensor:
+        """Map observations ``(N, S)`` to actions ``(N, A)`` in [-1, 1]; ``is_init`` ``(N, 1)`` marks first steps."""
+        draw = observation.new_empty(len(observation), self.action_dim)
+        at_random = self.at_random or self.policy is None
+        draw = draw.uniform_(-1, 1) if at_random else draw.normal_()
+        renew = is_init | (torch.rand_like(draw[:, :1]) < 1 / self.mean_hold)
+        self._held = draw if self._held is None else torch.where(renew, draw, self._held)
+        if self.policy is None or at_random:
+            return self._held
+        return (act(self.policy, observation, self._held) + self.noise * self._held).clamp(-1, 1)

@@ -1,0 +1,143 @@
+"""Unroll a policy in a world model so that the return can be differentiated.
+
+Shape legend: ``B`` batch, ``H`` horizon, ``S`` state size, ``A`` action size.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from lit_awm.models import ActionsWorldModel, Policy, WorldModel
+
+Method = Literal["sequential", "replay", "warm"]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+
+class Imagined(NamedTuple):
+    """A batch of imagined trajectories, in raw units.
+
+    Attributes:
+        states: ``(B, H + 1, S)``, from the initial state to the one after the last action.
+        actions: ``(B, H, A)``.
+        rewards: ``(B, H)``.
+    """
+
+    states: Tensor
+    actions: Tensor
+    rewards: Tensor
+
+
+def check_method(method: str, world_model: WorldModel, policy: Policy, policy_input_gradient: float) -> None:
+    """Reject a combination that cannot give the gradient that it promises.
+
+    Raises:
+        ValueError: If ``method`` is unknown or cannot serve this world model, policy or ``policy_input_gradient``.
+    """
+    if method not in METHODS:
+        raise ValueError(f"imagination method must be one of {', '.join(METHODS)}, got {method!r}.")
+    if not 0 <= policy_input_gradient <= 1:
+        raise ValueError(f"policy_input_gradient must be between 0 and 1, got {policy_input_gradient}.")
+    if method == "sequential":
+        return
+    if not isinstance(world_model, ActionsWorldModel):
+        raise ValueError(
+            f"imagination method {method!r} needs a world model that reads no later state, an ActionsWorldModel, "
+            f"got {type(world_model).__name__}. Use 'sequential'."
+        )
+    if policy_input_gradient > 0:
+        raise ValueError(
+            f"imagination method {method!r} needs policy_input_gradient 0, got {policy_input_gradient}: it makes all "
+            "actions from states without gradient. Use 'sequential'."
+        )
+    if method == "warm" and policy.is_stochastic:
+        raise ValueError(
+            f"imagination method 'warm' needs a deterministic policy, got {type(policy).__name__}: new noise would "
+            "move the states that it reuses. Use 'replay'."
+        )
+
+
+def imagine(
+    world_model: WorldModel,
+    policy: Policy,
+    initial_state: Tensor,
+    horizon: int,
+    *,
+    method: Method = "replay",
+    policy_input_gradient: float = 0.0,
+    previous_states: Tensor | None = None,
+) -> Imagined:
+    """Let the policy act in the world model for ``horizon`` steps.
+
+    The methods differ in cost and in nothing else:
+
+    * ``"sequential"`` keeps the graph of every step. It serves any world model.
+    * ``"replay"`` decodes the states without gradient, then recomputes all actions and all predictions in one
+      parallel pass with gradient. Where the policy's input carries no gradient this is the same gradient.
+    * ``"warm"`` is ``"replay"`` without the decoding: the policy reads ``previous_states``, for example the states
+      of the gradient step before. This is one step of the fixed-point iteration ``s <- g(s_1, policy(s))``, of which
+      ``k`` make the first ``k`` states exact. Without ``previous_states`` it decodes.
+
+    Args:
+        world_model: Any family for ``"sequential"``, an ``ActionsWorldModel`` for the others.
+        policy: The policy; a stochastic one samples with new noise.
+        initial_state: ``(B, S)``.
+        horizon: Number ``H`` of steps.
+        method: How to unroll.
+        policy_input_gradient: Share in [0, 1] of the gradient that passes through the states that the policy reads.
+        previous_states: ``(B, H, S)`` or longer, the states that the policy reads if ``method`` is ``"warm"``.
+
+    Raises:
+        ValueError: If the method cannot serve the other arguments (see :func:`check_method`), the horizon is beyond
+            the model's, or ``previous_states`` are given to another method or are too few.
+
+    Example:
+        >>> from lit_awm.models import ActionsWorldModel, DeterministicPolicy
+        >>> model, policy = ActionsWorldModel(state_dim=3, action_dim=1), DeterministicPolicy(state_dim=3, action_dim=1)
+        >>> imagined = imagine(model, policy, torch.zeros(2, 3), horizon=5)
+        >>> imagined.states.shape, imagined.actions.shape, imagined.rewards.shape
+        (torch.Size([2, 6, 3]), torch.Size([2, 5, 1]), torch.Size([2, 5]))
+    """
+    check_method(method, world_model, policy, policy_input_gradient)
+    world_model.check_horizon(horizon)
+    if previous_states is not None and (method != "warm" or previous_states.shape[1] < horizon):
+        raise ValueError(
+            f"previous_states are for method 'warm' and at least {horizon} steps, got {previous_states.shape[1]} "
+            f"steps and method {method!r}."
+        )
+    noise = None
+    if policy.is_stochastic:
+        noise = initial_state.new_empty(len(initial_state), horizon, policy.action_dim).normal_()
+    if method == "sequential":
+        return _unroll(world_model, policy, initial_state, horizon, policy_input_gradient, noise)
+    if previous_states is None:
+        with torch.no_grad():
+            previous_states = _unroll(world_model, policy, initial_state, horizon, 0.0, noise).states
+    states = torch.cat([initial_state.unsqueeze(1), previous_states[:, 1:horizon].detach()], dim=1)
+    actions = policy.sample(states, noise)
+    prediction = world_model(states, actions)
+    return Imagined(torch.cat([states[:, :1], prediction.state], dim=1), actions, prediction.reward)
+
+
+def _unroll(
+    world_model: WorldModel,
+    policy: Policy,
+    state: Tensor,
+    horizon: int,
+    policy_input_gradient: float,
+    noise: Tensor | None,
+) -> Imagined:
+    carry = world_model.start(state, horizon)
+    states, actions, rewards = [state], [], []
+    for t in range(horizon):
+        seen = state.detach()
+        if policy_input_gradient > 0:
+            seen = seen + policy_input_gradient * (state - seen)
+        action = policy.sample(seen, None if noise is None else noise[:, t])
+        carry, state, reward = world_model.step(carry, action)
+        states.append(state)
+        actions.append(action)
+        rewards.append(reward)
+    return Imagined(torch.stack(states, 1), torch.stack(actions, 1), torch.stack(rewards, 1))

@@ -1,0 +1,100 @@
+"""The actions world model.
+
+Shape legend: ``B`` batch, ``H`` horizon, ``S`` state size, ``A`` action size, ``D`` hidden size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lit_awm.models.transformer import CausalTransformer, KeyValueCache
+from lit_awm.models.world_model import Prediction, RewardFn, WorldModel
+
+
+@dataclass
+class ActionsCarry:
+    """What an incremental prediction carries from step to step."""
+
+    cache: KeyValueCache
+    initial_state: Tensor
+    state: Tensor
+
+
+class ActionsWorldModel(WorldModel):
+    """Predict every later state from the first state and the actions alone (Ma et al., 2024, arXiv:2402.05290).
+
+    ``s_{t+1} = g(s_1, a_{1:t})``: no predicted state is ever fed back, so that a gradient from a reward to an action
+    takes only the paths that the backbone offers. Each token joins an action with the first state; the head predicts
+    the difference to the first state.
+
+    Args:
+        state_dim: Size ``S`` of a state.
+        action_dim: Size ``A`` of an action.
+        backbone: Maps the tokens to features, causally.
+        reward_fn: The reward as a known function, see :class:`~lit_awm.models.world_model.WorldModel`.
+        clock_step: Advance of the clock, see :class:`~lit_awm.models.world_model.WorldModel`.
+    """
+
+    def __init__(
+        self,
+        state_dim: int,
+        action_dim: int,
+        backbone: CausalTransformer | None = None,
+        *,
+        reward_fn: RewardFn | None = None,
+        clock_step: float | None = None,
+    ) -> None:
+        super().__init__(state_dim, action_dim, reward_fn=reward_fn, clock_step=clock_step)
+        self.backbone = backbone if backbone is not None else CausalTransformer()
+        self.encoder = nn.Linear(state_dim + action_dim, self.backbone.hidden_dim)
+        self.head = nn.Linear(self.backbone.hidden_dim, state_dim + (reward_fn is None))
+
+    @property
+    def max_horizon(self) -> int:
+        """The number of positions of the backbone."""
+        return self.backbone.max_horizon
+
+    def forward(self, states: Tensor, actions: Tensor) -> Prediction:
+        """Predict what follows each action, in parallel; only ``states[:, 0]`` is read.
+
+        Raises:
+            ValueError: If the shapes do not fit the model, or ``H`` is beyond ``max_horizon``.
+        """
+        self.check_sequences(states, actions)
+        initial_state, horizon = states[:, :1], actions.shape[1]
+        outputs = self.head(self.backbone(self._tokens(initial_state.expand(-1, horizon, -1), actions)))
+        steps = torch.arange(1, horizon + 1, device=actions.device)
+        next_states = self._decode(outputs, initial_state, steps)
+        current = torch.cat([initial_state, next_states[:, :-1]], dim=1)
+        return Prediction(next_states, self._reward(outputs, current, actions, next_states))
+
+    def start(self, state: Tensor, horizon: int) -> ActionsCarry:
+        """Begin an incremental prediction of up to ``horizon`` steps from ``(B, S)``.
+
+        Raises:
+            ValueError: If ``horizon`` is beyond ``max_horizon``.
+        """
+        self.check_horizon(horizon)
+        return ActionsCarry(self.backbone.start(horizon), state, state)
+
+    def step(self, carry: ActionsCarry, action: Tensor) -> tuple[ActionsCarry, Tensor, Tensor]:
+        """Take one action ``(B, A)``; return the carry, the next state ``(B, S)`` and the reward ``(B,)``."""
+        outputs = self.head(self.backbone.step(carry.cache, self._tokens(carry.initial_state, action)))
+        next_state = self._decode(outputs, carry.initial_state, carry.cache.length)
+        reward = self._reward(outputs, carry.state, action, next_state)
+        return ActionsCarry(carry.cache, carry.initial_state, next_state), next_state, reward
+
+    def _tokens(self, initial_state: Tensor, actions: Tensor) -> Tensor:
+        return self.encoder(torch.cat([self.state_scaler(initial_state), self.action_scaler(actions)], dim=-1))
+
+    def _decode(self, outputs: Tensor, initial_state: Tensor, steps: Tensor | int) -> Tensor:
+        state = initial_state + self.state_scaler.scale * outputs[..., : self.state_dim]
+        return self._with_clock(state, initial_state[..., -1], steps)
+
+    def _reward(self, outputs: Tensor, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
+        if self.reward_fn is not None:
+            return self.reward_fn(state, action, next_state)
+        return self.reward_scaler.inverse(outputs[..., -1:]).squeeze(-1)

@@ -1,0 +1,149 @@
+"""Policies: from a state in raw units to an action in [-1, 1].
+
+Shape legend: ``...`` any leading dimensions, ``S`` state size, ``A`` action size.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torchrl.modules import TanhNormal
+
+from lit_awm.models.standardizer import Standardizer
+
+
+class Policy(nn.Module, ABC):
+    """Maps states to actions; ``sample`` is what imagination and exploration use.
+
+    Args:
+        state_dim: Size ``S`` of a state.
+        action_dim: Size ``A`` of an action.
+    """
+
+    is_stochastic: bool
+
+    def __init__(self, state_dim: int, action_dim: int) -> None:
+        super().__init__()
+        self.state_dim, self.action_dim = state_dim, action_dim
+        self.state_scaler = Standardizer(state_dim)
+
+    @abstractmethod
+    def sample(self, state: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Return the action ``(..., A)`` for ``(..., S)``, differentiable in both and in the parameters.
+
+        Args:
+            state: States in raw units.
+            noise: Standard normal numbers ``(..., A)`` that decide a stochastic action; None for the mode.
+        """
+
+
+class DeterministicPolicy(Policy):
+    """``a = tanh(network(s))``.
+
+    Args:
+        state_dim: Size ``S`` of a state.
+        action_dim: Size ``A`` of an action.
+        hidden_dim: Width of the network.
+        num_layers: Number of hidden layers.
+        num_frequencies: Number of octaves of sine and cosine features of each state component; more make actions
+            that change sharply with time or state easier to learn.
+    """
+
+    is_stochastic = False
+
+    def __init__(
+        self,
+        state_dim: int,
+        action_dim: int,
+        hidden_dim: int = 64,
+        num_layers: int = 2,
+        num_frequencies: int = 0,
+    ) -> None:
+        super().__init__(state_dim, action_dim)
+        self.network = PolicyNetwork(state_dim, action_dim, hidden_dim, num_layers, num_frequencies)
+
+    def forward(self, state: Tensor) -> Tensor:
+        """Map ``(..., S)`` to the action ``(..., A)`` in [-1, 1]."""
+        return self.network(self.state_scaler(state)).tanh()
+
+    def sample(self, state: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Return the action; ``noise`` has nothing to decide."""
+        return self(state)
+
+
+class TanhNormalPolicy(Policy):
+    """``a = tanh(mean(s) + deviation(s) * noise)``.
+
+    Args:
+        state_dim: Size ``S`` of a state.
+        action_dim: Size ``A`` of an action.
+        hidden_dim: Width of the network.
+        num_layers: Number of hidden layers.
+        num_frequencies: Octaves of sine and cosine features, see :class:`DeterministicPolicy`.
+        initial_deviation: Standard deviation before the squashing, before any learning.
+    """
+
+    is_stochastic = True
+
+    def __init__(
+        self,
+        state_dim: int,
+        action_dim: int,
+        hidden_dim: int = 64,
+        num_layers: int = 2,
+        num_frequencies: int = 0,
+        initial_deviation: float = 0.3,
+    ) -> None:
+        super().__init__(state_dim, action_dim)
+        self.network = PolicyNetwork(state_dim, 2 * action_dim, hidden_dim, num_layers, num_frequencies)
+        self.log_initial_deviation = torch.tensor(initial_deviation).log().item()
+
+    def forward(self, state: Tensor) -> TanhNormal:
+        """Map ``(..., S)`` to a distribution over ``(..., A)`` with ``rsample`` and ``log_prob``."""
+        return TanhNormal(*self._mean_and_deviation(state))
+
+    def sample(self, state: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Return the action that ``noise`` decides, or the mode of the normal, squashed."""
+        mean, deviation = self._mean_and_deviation(state)
+        return (mean if noise is None else mean + deviation * noise).tanh()
+
+    def _mean_and_deviation(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_deviation = self.network(self.state_scaler(state)).chunk(2, dim=-1)
+        return mean, (log_deviation + self.log_initial_deviation).clamp(-7, 2).exp()
+
+
+class PolicyNetwork(nn.Module):
+    """A multilayer perceptron whose output starts near zero, optionally over sine and cosine features.
+
+    Args:
+        in_features: Size of the input.
+        out_features: Size of the output.
+        hidden_dim: Width.
+        num_layers: Number of hidden layers.
+        num_frequencies: Number of octaves of features, from a period of about the data's width downwards.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, hidden_dim: int, num_layers: int, num_frequencies: int
+    ) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", 2.0 ** torch.arange(num_frequencies), persistent=False)
+        sizes = [in_features * (1 + 2 * num_frequencies)] + [hidden_dim] * num_layers
+        layers: list[nn.Module] = []
+        for width, next_width in zip(sizes, sizes[1:], strict=False):
+            layers += [nn.Linear(width, next_width), nn.SiLU()]
+        output = nn.Linear(sizes[-1], out_features)
+        nn.init.normal_(output.weight, std=0.01)
+        nn.init.zeros_(output.bias)
+        self.layers = nn.Sequential(*layers, output)
+
+    frequencies: Tensor
+
+    def forward(self, value: Tensor) -> Tensor:
+        """Map ``(..., in_features)`` to ``(..., out_features)``."""
+        if len(self.frequencies):
+            angles = (value.unsqueeze(-1) * self.frequencies).flatten(-2)
+            value = torch.cat([value, angles.sin(), angles.cos()], dim=-1)
+        return self.layers(value)

@@ -1,0 +1,116 @@
+"""The interface of every world model.
+
+Shape legend: ``B`` batch, ``H`` horizon, ``S`` state size, ``A`` action size.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lit_awm.models.standardizer import Standardizer
+
+RewardFn = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class Prediction(NamedTuple):
+    """What follows each action: ``state`` is ``(B, H, S)`` and ``reward`` is ``(B, H)``, both in raw units."""
+
+    state: Tensor
+    reward: Tensor
+
+
+class WorldModel(nn.Module, ABC):
+    """A differentiable model of an environment, in the environment's own units.
+
+    ``forward`` is the parallel form, over whole sequences. ``start`` and ``step`` are the incremental form, an action
+    at a time; both predict the same numbers. Standardisation happens inside, by statistics from ``fit_statistics``.
+
+    Args:
+        state_dim: Size ``S`` of a state.
+        action_dim: Size ``A`` of an action.
+        reward_fn: The reward as a known differentiable function of state, action and next state, over any leading
+            dimensions. If None the model learns to predict it.
+        clock_step: If the last component of the state is a clock, what it advances by in a step; the model then
+            counts instead of predicting it. None if there is no clock.
+    """
+
+    def __init__(
+        self,
+        state_dim: int,
+        action_dim: int,
+        *,
+        reward_fn: RewardFn | None = None,
+        clock_step: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.state_dim, self.action_dim = state_dim, action_dim
+        self.reward_fn, self.clock_step = reward_fn, clock_step
+        self.state_scaler = Standardizer(state_dim)
+        self.action_scaler = Standardizer(action_dim)
+        self.reward_scaler = Standardizer(1)
+
+    @property
+    def max_horizon(self) -> int | None:
+        """The most steps that the model can predict from one state; None if there is no limit."""
+        return None
+
+    def fit_statistics(self, states: Tensor, actions: Tensor, rewards: Tensor) -> None:
+        """Estimate the standardisation from data: ``(B, H, S)``, ``(B, H, A)`` and ``(B, H)``, in raw units."""
+        self.state_scaler.fit(states)
+        self.action_scaler.fit(actions)
+        self.reward_scaler.fit(rewards.unsqueeze(-1))
+
+    @abstractmethod
+    def forward(self, states: Tensor, actions: Tensor) -> Prediction:
+        """Predict what follows each of the actions.
+
+        Args:
+            states: Real states ``(B, H, S)``, entry ``t`` the one in which action ``t`` was taken; how many of them
+                are read is what tells the families apart.
+            actions: Actions ``(B, H, A)``.
+        """
+
+    @abstractmethod
+    def start(self, state: Tensor, horizon: int) -> Any:
+        """Begin an incremental prediction of up to ``horizon`` steps from ``(B, S)`` and return what it carries."""
+
+    @abstractmethod
+    def step(self, carry: Any, action: Tensor) -> tuple[Any, Tensor, Tensor]:
+        """Take one action ``(B, A)``; return the carry, the next state ``(B, S)`` and the reward ``(B,)``."""
+
+    def check_sequences(self, states: Tensor, actions: Tensor) -> None:
+        """Reject sequences that the model cannot read.
+
+        Raises:
+            ValueError: If ``actions`` is not ``(B, H, A)``, ``states`` does not end in ``S``, or ``H`` is beyond
+                ``max_horizon``.
+        """
+        if actions.ndim != 3 or actions.shape[-1] != self.action_dim:
+            raise ValueError(f"actions must have shape (B, H, {self.action_dim}), got {tuple(actions.shape)}.")
+        if states.ndim != 3 or states.shape[-1] != self.state_dim:
+            raise ValueError(f"states must have shape (B, H, {self.state_dim}), got {tuple(states.shape)}.")
+        self.check_horizon(actions.shape[1])
+
+    def check_horizon(self, horizon: int) -> None:
+        """Reject a horizon that the model has no positions for.
+
+        Raises:
+            ValueError: If ``horizon`` is below 1 or beyond ``max_horizon``.
+        """
+        if horizon < 1 or (self.max_horizon is not None and horizon > self.max_horizon):
+            raise ValueError(
+                f"horizon must be between 1 and the model's max_horizon {self.max_horizon}, got {horizon}. "
+                "Lower `imagination_horizon` and `slice_length`, or raise `max_horizon` of the world model's backbone."
+            )
+
+    def _with_clock(self, state: Tensor, initial_clock: Tensor, steps: Tensor | int) -> Tensor:
+        """Replace the last component of a predicted ``state`` by the clock, ``steps`` after ``initial_clock``."""
+        if self.clock_step is None:
+            return state
+        clock = (initial_clock + self.clock_step * steps).expand(state.shape[:-1])
+        return torch.cat([state[..., :-1], clock.unsqueeze(-1)], dim=-1)

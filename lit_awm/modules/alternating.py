@@ -1,0 +1,142 @@
+"""Fit a world model and optimise a policy in it, in turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from tensordict import TensorDict
+from torch import Tensor
+
+from lit_awm.models import Policy, RewardFn, WorldModel
+from lit_awm.modules.optimization import log_evaluation, prefixed
+from lit_awm.modules.policy import PolicyModule
+from lit_awm.modules.world_model import WorldModelModule
+
+
+class AlternatingModule(LightningModule):
+    """Fit a world model and optimise a policy in it within one ``fit``, each with an optimizer of its own.
+
+    The phase that a batch is tagged with decides which of the two child modules takes a step; both can be fitted alone
+    as well. Models come as factories, since their sizes are the environment's.
+
+    Args:
+        state_dim: Size ``S`` of a state; the command line takes it from the data.
+        action_dim: Size ``A`` of an action; the command line takes it from the data.
+        world_model: Makes the world model from ``S`` and ``A``.
+        policy: Makes the policy from ``S`` and ``A``.
+        world_model_module: Makes the module that fits the world model.
+        policy_module: Makes the module that optimises the policy in the world model.
+        known_reward: Whether the world model is given the environment's reward function instead of learning it.
+        known_reward_fn: That function; the command line takes it from the data.
+        clock_step: Advance per step of the clock at the end of the state, or None; the command line takes it from the
+            data.
+        gradient_clip_val: Largest norm of a gradient, or None.
+        accumulate: Parts into which a batch is split, to save memory; the gradient is the same.
+
+    Raises:
+        ValueError: If ``accumulate`` is below 1, or above it with warm imagination, ``gradient_clip_val`` not positive, or a reward is to be known of
+            which there is no function.
+    """
+
+    phases = ("world_model", "policy")
+
+    def __init__(
+        self,
+        state_dim: int,
+        action_dim: int,
+        world_model: Callable[[int, int], WorldModel],
+        policy: Callable[[int, int], Policy],
+        world_model_module: Callable[[WorldModel], WorldModelModule] = WorldModelModule,
+        policy_module: Callable[[Policy, WorldModel], PolicyModule] = PolicyModule,
+        known_reward: bool = False,
+        known_reward_fn: RewardFn | None = None,
+        clock_step: float | None = None,
+        gradient_clip_val: float | None = 1.0,
+        accumulate: int = 1,
+    ) -> None:
+        super().__init__()
+        if accumulate < 1:
+            raise ValueError(f"accumulate must be at least 1, got {accumulate}.")
+        if gradient_clip_val is not None and gradient_clip_val <= 0:
+            raise ValueError(f"gradient_clip_val must be positive or null, got {gradient_clip_val}.")
+        if known_reward and known_reward_fn is None:
+            raise ValueError(
+                "known_reward needs known_reward_fn, got None. Give the function, or set `known_reward: false` so that "
+                "the world model learns the reward."
+            )
+        reward_fn = known_reward_fn if known_reward else None
+        model = world_model(state_dim, action_dim, reward_fn=reward_fn, clock_step=clock_step)  # type: ignore[call-arg]
+        self.world_model = world_model_module(model)
+        self.policy = policy_module(policy(state_dim, action_dim), model)
+        if accumulate > 1 and self.policy.imagination == "warm":
+            raise ValueError(
+                f"accumulate must be 1 with imagination 'warm', got {accumulate}: the states that it reuses belong to "
+                "a whole batch. Use 'replay'."
+            )
+        self.gradient_clip_val, self.accumulate = gradient_clip_val, accumulate
+        self.automatic_optimization = False
+        self.register_buffer("model_updates", torch.tensor(0))
+        self.register_buffer("policy_updates", torch.tensor(0))
+
+    model_updates: Tensor
+    policy_updates: Tensor
+
+    @property
+    def behaviour_policy(self) -> Policy:
+        """The policy that collects experience and is evaluated."""
+        return self.policy.policy
+
+    def setup(self, stage: str) -> None:
+        self.world_model.check_slice_length(self.trainer)
+
+    def configure_optimizers(self) -> Any:
+        return tuple(child.configure_optimizers() for child in (self.world_model, self.policy))
+
+    def training_step(self, batch: TensorDict, batch_idx: int) -> Tensor:
+        phase = batch["phase"]
+        index = self.phases.index(phase)
+        child = (self.world_model, self.policy)[index]
+        if phase == "world_model":
+            self.world_model.fit_statistics(batch)
+            self.policy.adopt_statistics()
+            self.policy.forget()
+        loss, metrics = self._update(self.optimizers()[index], child, batch)
+        self._step_scheduler(index)
+        (self.model_updates if phase == "world_model" else self.policy_updates).add_(1)
+        self.log_dict(prefixed(phase, metrics), batch_size=len(batch))
+        return loss
+
+    def _update(
+        self, optimizer: LightningOptimizer, child: WorldModelModule | PolicyModule, batch: TensorDict
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        parts = batch.chunk(self.accumulate) if self.accumulate > 1 else (batch,)
+        self.toggle_optimizer(optimizer)
+        optimizer.zero_grad()
+        total = torch.zeros((), device=self.device)
+        for part in parts:
+            loss, metrics = child.loss_and_metrics(part)
+            share = len(part) / len(batch)
+            self.manual_backward(share * loss)
+            total += share * loss.detach()
+        optimizer.step()
+        self.untoggle_optimizer(optimizer)
+        return total, metrics
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.gradient_clip_val is not None:  # here, so that callbacks have seen the gradient as it was
+            self.clip_gradients(optimizer, self.gradient_clip_val, "norm")
+
+    def _step_scheduler(self, index: int) -> None:
+        optimizer = self.optimizers()[index].optimizer
+        for config in self.trainer.lr_scheduler_configs:
+            if config.scheduler.optimizer is optimizer:
+                config.scheduler.step()
+
+    def validation_step(self, batch: TensorDict, batch_idx: int) -> None:
+        log_evaluation(self, batch)
+        counters = {"model_updates": self.model_updates, "policy_updates": self.policy_updates}
+        self.log_dict({name: value.float() for name, value in counters.items()}, batch_size=1)

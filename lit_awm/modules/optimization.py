@@ -1,0 +1,42 @@
+"""What the modules share: optimizers given as callables, and the logging of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from tensordict import TensorDict
+from torch import Tensor, nn
+
+from lit_awm.data import SCORES
+
+
+def build_optimizer(
+    parameters: Iterable[nn.Parameter], optimizer: OptimizerCallable, scheduler: LRSchedulerCallable | None
+) -> dict[str, Any]:
+    """Return what ``configure_optimizers`` returns: the optimizer and, if any, a scheduler stepped every update."""
+    built = optimizer(parameters)
+    if scheduler is None:
+        return {"optimizer": built}
+    return {"optimizer": built, "lr_scheduler": {"scheduler": scheduler(built), "interval": "step"}}
+
+
+def default_optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """Return Adam with a learning rate of 1e-3."""
+    return torch.optim.Adam(parameters, lr=1e-3)
+
+
+def log_evaluation(module: LightningModule, evaluation: TensorDict) -> None:
+    """Log the counters and, as ``eval/...``, the mean scores of an evaluation in the real environment."""
+    module.log_dict({name: float(count) for name, count in evaluation["counters"].items()}, batch_size=1)
+    for score in SCORES:
+        if score in evaluation.keys():
+            module.log(f"eval/{score}", evaluation[score].mean(), batch_size=len(evaluation), sync_dist=True)
+
+
+def prefixed(prefix: str, metrics: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the metrics under names that begin with ``prefix/``."""
+    return {f"{prefix}/{name}": value for name, value in metrics.items()}

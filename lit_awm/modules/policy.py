@@ -1,0 +1,143 @@
+"""Optimise a policy in a world model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from tensordict import TensorDict
+from torch import Tensor, nn
+
+from lit_awm.imagination import Method, check_method, imagine
+from lit_awm.models import Policy, WorldModel
+from lit_awm.modules.optimization import build_optimizer, default_optimizer, log_evaluation, prefixed
+
+
+class PolicyModule(LightningModule):
+    """Maximise the return that a policy earns in a world model, by backpropagation through the imagined trajectory.
+
+    A batch is a ``TensorDict`` ``(B,)`` with ``observation``, the states to imagine from. The world model is held
+    fixed.
+
+    Args:
+        policy: The policy to optimise.
+        world_model: The model to imagine in.
+        imagination_horizon: Steps to imagine.
+        imagination: How to unroll, see :func:`~lit_awm.imagination.imagine`; ``"warm"`` reuses the states of the
+            update before, as long as initial states and world model stay the same.
+        policy_input_gradient: Share of the gradient that passes through the states that the policy reads.
+        entropy_weight: Weight of the entropy bonus per step, in units of reward, for a stochastic policy.
+        optimizer: Makes the optimizer from the parameters.
+        scheduler: Makes the learning-rate schedule, stepped after every update.
+
+    Raises:
+        ValueError: If the world model has no positions for ``imagination_horizon``, the arguments do not fit each
+            other (see :func:`~lit_awm.imagination.check_method`), or a deterministic policy is given an entropy bonus.
+    """
+
+    phases = ("policy",)
+
+    def __init__(
+        self,
+        policy: Policy,
+        world_model: WorldModel,
+        imagination_horizon: int = 100,
+        imagination: Method = "replay",
+        policy_input_gradient: float = 0.0,
+        entropy_weight: float = 0.0,
+        optimizer: OptimizerCallable = default_optimizer,
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__()
+        world_model.check_horizon(imagination_horizon)
+        check_method(imagination, world_model, policy, policy_input_gradient)
+        if entropy_weight and not policy.is_stochastic:
+            raise ValueError(
+                f"entropy_weight must be 0 for a deterministic policy, got {entropy_weight}. Use a TanhNormalPolicy."
+            )
+        self.policy, self.world_model = policy, world_model
+        self.imagination_horizon, self.imagination = imagination_horizon, imagination
+        self.policy_input_gradient, self.entropy_weight = policy_input_gradient, entropy_weight
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self._warm_states: Tensor | None = None
+
+    @property
+    def behaviour_policy(self) -> Policy:
+        """The policy that collects experience and is evaluated."""
+        return self.policy
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that this module optimises."""
+        return list(self.policy.parameters())
+
+    def adopt_statistics(self) -> None:
+        """Let the policy read states in the world model's standard units, unless it has units of its own."""
+        if not self.policy.state_scaler.is_fitted:
+            self.policy.state_scaler.load_state_dict(self.world_model.state_scaler.state_dict())
+
+    def forget(self) -> None:
+        """Drop the states that warm imagination would reuse; to be called when the world model has changed."""
+        self._warm_states = None
+
+    def loss_and_metrics(self, batch: TensorDict) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return minus the mean imagined return (and entropy bonus), and what is known about it."""
+        initial, horizon = batch["observation"], self.imagination_horizon
+        previous = self._reusable_states(initial, horizon)
+        imagined = imagine(
+            self.world_model,
+            self.policy,
+            initial,
+            horizon,
+            method=self.imagination,
+            policy_input_gradient=self.policy_input_gradient,
+            previous_states=previous,
+        )
+        returns = imagined.rewards.sum(dim=1).mean()
+        loss, metrics = -returns, {"return": returns.detach()}
+        if self.imagination == "warm":
+            self._warm_states = imagined.states.detach()
+            if previous is not None:
+                scale = self.world_model.state_scaler.scale
+                moved = (self._warm_states - previous[:, : horizon + 1]) / scale
+                metrics["residual"] = moved.abs().amax()
+        if self.entropy_weight:
+            distribution = self.policy(imagined.states[:, :-1].detach())
+            entropy = -distribution.log_prob(imagined.actions).mean()
+            loss = loss - self.entropy_weight * horizon * entropy
+            metrics["entropy"] = entropy.detach()
+        return loss, {"loss": loss.detach(), **metrics}
+
+    def _reusable_states(self, initial: Tensor, horizon: int) -> Tensor | None:
+        states = self._warm_states
+        if states is None or states.shape[1] <= horizon or not torch.equal(states[:, 0], initial):
+            return None
+        return states
+
+    def loss(self, batch: TensorDict) -> Tensor:
+        """Return the training loss of a batch, a scalar."""
+        return self.loss_and_metrics(batch)[0]
+
+    def setup(self, stage: str) -> None:
+        self.world_model.requires_grad_(False)
+        self.adopt_statistics()
+
+    def training_step(self, batch: TensorDict, batch_idx: int) -> Tensor:
+        loss, metrics = self.loss_and_metrics(batch)
+        self.log_dict(prefixed("policy", metrics), prog_bar=True, batch_size=len(batch))
+        return loss
+
+    def validation_step(self, batch: TensorDict, batch_idx: int) -> None:
+        log_evaluation(self, batch)
+
+    def configure_optimizers(self) -> Any:
+        return build_optimizer(self.trained_parameters(), self.optimizer, self.scheduler)
+
+    def get_extra_state(self) -> dict[str, Tensor | None]:
+        """Return the states that warm imagination reuses, so that a resumed run goes on exactly."""
+        return {"warm_states": self._warm_states}
+
+    def set_extra_state(self, state: dict[str, Tensor | None]) -> None:
+        """Restore what ``get_extra_state`` returned."""
+        self._warm_states = state["warm_states"]

@@ -1,0 +1,95 @@
+"""Fit a world model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from tensordict import TensorDict
+from torch import Tensor, nn
+
+from lit_awm.models import WorldModel
+from lit_awm.modules.optimization import build_optimizer, default_optimizer, prefixed
+
+
+class WorldModelModule(LightningModule):
+    """Fit a world model to recorded trajectories by teacher forcing.
+
+    A batch is a ``TensorDict`` ``(B, H)`` with ``observation``, ``action`` and ``next``: ``observation``, ``reward``.
+    The first batch ever seen sets the model's standardisation.
+
+    Args:
+        world_model: The model to fit.
+        optimizer: Makes the optimizer from the parameters.
+        scheduler: Makes the learning-rate schedule, stepped after every update.
+    """
+
+    phases = ("world_model",)
+
+    def __init__(
+        self,
+        world_model: WorldModel,
+        optimizer: OptimizerCallable = default_optimizer,
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__()
+        self.world_model = world_model
+        self.optimizer, self.scheduler = optimizer, scheduler
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters that this module optimises."""
+        return list(self.world_model.parameters())
+
+    def loss_and_metrics(self, batch: TensorDict) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the mean squared error in standard units, and its parts.
+
+        A learned reward adds its own error; a clock, which is counted, adds none.
+        """
+        model = self.world_model
+        prediction = model(batch["observation"], batch["action"])
+        error = (prediction.state - batch["next", "observation"]) / model.state_scaler.scale
+        if model.clock_step is not None:
+            error = error[..., :-1]
+        state_loss = error.square().mean()
+        if model.reward_fn is not None:
+            return state_loss, {"loss": state_loss.detach()}
+        reward = batch["next", "reward"].squeeze(-1)
+        reward_loss = F.mse_loss(prediction.reward / model.reward_scaler.scale, reward / model.reward_scaler.scale)
+        loss = state_loss + reward_loss
+        return loss, {"loss": loss.detach(), "state_loss": state_loss.detach(), "reward_loss": reward_loss.detach()}
+
+    def loss(self, batch: TensorDict) -> Tensor:
+        """Return the training loss of a batch, a scalar."""
+        return self.loss_and_metrics(batch)[0]
+
+    def fit_statistics(self, batch: TensorDict) -> None:
+        """Set the model's standardisation from a batch, unless it has been set before."""
+        if not self.world_model.state_scaler.is_fitted:
+            reward = batch["next", "reward"].squeeze(-1)
+            self.world_model.fit_statistics(batch["observation"], batch["action"], reward)
+
+    def check_slice_length(self, trainer: Trainer) -> None:
+        """Reject data whose trajectories the model has no positions for, before the first step."""
+        slice_length = getattr(getattr(trainer, "datamodule", None), "slice_length", None)
+        if slice_length is not None:
+            self.world_model.check_horizon(slice_length)
+
+    def setup(self, stage: str) -> None:
+        self.check_slice_length(self.trainer)
+
+    def on_train_batch_start(self, batch: TensorDict, batch_idx: int) -> None:
+        self.fit_statistics(batch)
+
+    def training_step(self, batch: TensorDict, batch_idx: int) -> Tensor:
+        loss, metrics = self.loss_and_metrics(batch)
+        self.log_dict(prefixed("world_model", metrics), prog_bar=True, batch_size=len(batch))
+        return loss
+
+    def validation_step(self, batch: TensorDict, batch_idx: int) -> None:
+        _, metrics = self.loss_and_metrics(batch)
+        self.log_dict(prefixed("val", metrics), batch_size=len(batch), sync_dist=True)
+
+    def configure_optimizers(self) -> Any:
+        return build_optimizer(self.trained_parameters(), self.optimizer, self.scheduler)

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lit_awm.envs import make_env
+
+
+def test_actions_are_scaled_to_the_control_bounds() -> None:
+    env = make_env("cancer_treatment", num_envs=3, dtype=torch.float64)
+    start = env.reset()
+    step = env.step(start.set("action", torch.tensor([[-1.0], [0.0], [1.0]], dtype=torch.float64)))
+    expected, _ = env.step_fn(
+        start["state"], torch.tensor([[0.0], [1.0], [2.0]], dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    )
+    torch.testing.assert_close(step["next", "state"], expected, rtol=1e-15, atol=0)
+
+
+def test_the_observation_is_the_state_and_a_clock_from_minus_one_to_one() -> None:
+    episode = make_env("cancer_treatment", episode_length=8).rollout(8)
+    observations = torch.cat([episode["observation"][0], episode["next", "observation"][0, -1:]])
+    assert torch.equal(observations[:-1, :1], episode["state"][0])
+    torch.testing.assert_close(observations[:, 1], torch.linspace(-1, 1, 9))
+
+
+def test_the_clock_can_be_left_out() -> None:
+    assert make_env("hiv_treatment", observe_time=False).reset()["observation"].shape == (1, 3)
+
+
+def test_a_step_is_differentiable_through_the_transforms() -> None:
+    env = make_env("bear_populations", dtype=torch.float64)
+    action = torch.zeros(1, 2, dtype=torch.float64, requires_grad=True)
+    after = env.step(env.reset().set("action", action))["next"]
+    for value in (after["observation"], after["reward"]):
+        (gradient,) = torch.autograd.grad(value.sum(), action, retain_graph=True)
+        assert gradient.ne(0).all()
+
+
+def test_an_unknown_system_is_refused_with_the_nearest_and_all_names() -> None:
+    with pytest.raises(ValueError, match=r"'cancer_treatmnt'. Did you mean 'cancer_treatment'\? There are: bear"):
+        make_env("cancer_treatmnt")
+
+
+def test_an_unknown_option_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"no option 'episode_lenght'. Did you mean 'episode_length'\?"):
+        make_env("cancer_treatment", episode_lenght=10)

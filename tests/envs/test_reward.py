@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lit_awm.envs import SYSTEMS, KnownReward, make_env
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_known_reward_is_exact_for_euler(name: str) -> None:
+    env = make_env(name, num_envs=3, episode_length=20, integrator="euler", dtype=torch.float64)
+    episode = env.rollout(20)
+    known = KnownReward(env)(episode["observation"], episode["action"], episode["next", "observation"])
+    torch.testing.assert_close(known, episode["next", "reward"].squeeze(-1), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_known_return_is_of_second_order_for_rk4(name: str) -> None:
+    errors = []
+    for episode_length in (100, 200):
+        env = make_env(name, episode_length=episode_length, dtype=torch.float64)
+        held = env.rollout(episode_length, lambda td: td.set("action", 0.5 - td["observation"][:, -1:].expand(
+            -1, env.action_spec.shape[-1]) / 4))
+        known = KnownReward(env)(held["observation"], held["action"], held["next", "observation"]).sum()
+        errors.append((known - held["next", "reward"].sum()).abs().item())
+    assert errors[0] / errors[1] == pytest.approx(4, rel=0.15)
+
+
+def test_known_reward_is_refused_without_a_clock() -> None:
+    with pytest.raises(ValueError, match="observe_time must be true"):
+        KnownReward(make_env("cancer_treatment", observe_time=False))
