@@ -61,9 +61,7 @@ def describe(env: OdeEnv) -> dict[str, Any]:
     constant = min((shoot(env, start, constant=True) for start in STARTS), key=lambda found: found[0])
     low, high = env.control_bounds.unbind(-1)
     generator = torch.Generator().manual_seed(0)
-    shares = torch.rand(
-        RANDOM_SEQUENCES, env.episode_length, len(low), generator=generator, dtype=torch.float64
-    )
+    shares = torch.rand(RANDOM_SEQUENCES, env.episode_length, len(low), generator=generator, dtype=torch.float64)
     return {
         "cost": min(best[0], constant[0]),
         "random_cost": cost(env, low + shares * (high - low)).mean().item(),

@@ -18,7 +18,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from lit_awm.data import SCORES, ExperienceDataModule, evaluate
-from lit_awm.envs import SYSTEMS, load_optimum
+from lit_awm.envs import SYSTEMS, load_optimum, make_env
 
 CONFIG_KEY = "lit_awm_config"
 
@@ -103,10 +103,13 @@ def evaluate_checkpoint(arguments: list[str]) -> int:
         parser.error(f"checkpoint must be a file, got {str(options.checkpoint)!r}.")
     checkpoint = torch.load(options.checkpoint, weights_only=True, map_location="cpu")
     if CONFIG_KEY not in checkpoint:
-        parser.error(f"checkpoint must come from `lit-awm fit`, which stores its recipe; {options.checkpoint} has none.")
+        parser.error(
+            f"checkpoint must come from `lit-awm fit`, which stores its recipe; {options.checkpoint} has none."
+        )
     config = yaml.safe_load(checkpoint[CONFIG_KEY])
     cli = _make_cli(
-        {"model": config["model"], "data": config["data"], "trainer": {"logger": False, "accelerator": "cpu"}}, run=False
+        {"model": config["model"], "data": config["data"], "trainer": {"logger": False, "accelerator": "cpu"}},
+        run=False,
     )
     data, module = cli.datamodule, cli.model
     if not isinstance(data, ExperienceDataModule) or not hasattr(module, "behaviour_policy"):
@@ -136,8 +139,8 @@ def list_envs(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args(arguments)
     rows = {}
-    for name, system in sorted(SYSTEMS.items()):
-        env, optimum = system(), load_optimum(name)
+    for name in sorted(SYSTEMS):
+        env, optimum = make_env(name), load_optimum(name)
         rows[name] = {
             "states": len(env.state_names),
             "controls": len(env.control_names),

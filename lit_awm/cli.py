@@ -77,3 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
     if command == "evaluate":
         return _cli.evaluate_checkpoint(arguments[1:])
     return _cli.run_trainer(resolve_recipes(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -68,6 +68,7 @@ def imagine(
     method: Method = "replay",
     policy_input_gradient: float = 0.0,
     previous_states: Tensor | None = None,
+    action_noise: Tensor | None = None,
 ) -> Imagined:
     """Let the policy act in the world model for ``horizon`` steps.
 
@@ -88,10 +89,13 @@ def imagine(
         method: How to unroll.
         policy_input_gradient: Share in [0, 1] of the gradient that passes through the states that the policy reads.
         previous_states: ``(B, H, S)`` or longer, the states that the policy reads if ``method`` is ``"warm"``.
+        action_noise: ``(B, H, A)`` to be added to the policy's actions, or None. Nothing is clipped, so that noise of
+            mean zero leaves the mean action where it is.
 
     Raises:
         ValueError: If the method cannot serve the other arguments (see :func:`check_method`), the horizon is beyond
-            the model's, or ``previous_states`` are given to another method or are too few.
+            the model's, ``previous_states`` are given to another method or are too few, or ``action_noise`` has
+            another shape than the actions.
 
     Example:
         >>> from lit_awm.models import ActionsWorldModel, DeterministicPolicy
@@ -107,27 +111,35 @@ def imagine(
             f"previous_states are for method 'warm' and at least {horizon} steps, got {previous_states.shape[1]} "
             f"steps and method {method!r}."
         )
-    noise = None
-    if policy.is_stochastic:
-        noise = initial_state.new_empty(len(initial_state), horizon, policy.action_dim).normal_()
+    shape = (len(initial_state), horizon, policy.action_dim)
+    if action_noise is not None and action_noise.shape != shape:
+        raise ValueError(f"action_noise must have shape {shape}, got {tuple(action_noise.shape)}.")
+    act = _Actor(policy, initial_state.new_empty(shape).normal_() if policy.is_stochastic else None, action_noise)
     if method == "sequential":
-        return _unroll(world_model, policy, initial_state, horizon, policy_input_gradient, noise)
+        return _unroll(world_model, act, initial_state, horizon, policy_input_gradient)
     if previous_states is None:
         with torch.no_grad():
-            previous_states = _unroll(world_model, policy, initial_state, horizon, 0.0, noise).states
+            previous_states = _unroll(world_model, act, initial_state, horizon, 0.0).states
     states = torch.cat([initial_state.unsqueeze(1), previous_states[:, 1:horizon].detach()], dim=1)
-    actions = policy.sample(states, noise)
+    actions = act(states, slice(None))
     prediction = world_model(states, actions)
     return Imagined(torch.cat([states[:, :1], prediction.state], dim=1), actions, prediction.reward)
 
 
+class _Actor(NamedTuple):
+    """A policy with all the noise of a trajectory, so that it acts the same step by step and all at once."""
+
+    policy: Policy
+    noise: Tensor | None
+    action_noise: Tensor | None
+
+    def __call__(self, states: Tensor, steps: int | slice) -> Tensor:
+        actions = self.policy.sample(states, None if self.noise is None else self.noise[:, steps])
+        return actions if self.action_noise is None else actions + self.action_noise[:, steps]
+
+
 def _unroll(
-    world_model: WorldModel,
-    policy: Policy,
-    state: Tensor,
-    horizon: int,
-    policy_input_gradient: float,
-    noise: Tensor | None,
+    world_model: WorldModel, act: _Actor, state: Tensor, horizon: int, policy_input_gradient: float
 ) -> Imagined:
     carry = world_model.start(state, horizon)
     states, actions, rewards = [state], [], []
@@ -135,7 +147,7 @@ def _unroll(
         seen = state.detach()
         if policy_input_gradient > 0:
             seen = seen + policy_input_gradient * (state - seen)
-        action = policy.sample(seen, None if noise is None else noise[:, t])
+        action = act(seen, t)
         carry, state, reward = world_model.step(carry, action)
         states.append(state)
         actions.append(action)

@@ -39,7 +39,9 @@ def policy() -> DeterministicPolicy:
     policy = DeterministicPolicy(STATE_DIM, ACTION_DIM, hidden_dim=8).double()
     for parameter in policy.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
-    policy.state_scaler.fit(torch.randn(8, STATE_DIM) * torch.tensor([3.0, 0.1, 1.0]) + torch.tensor([100.0, 0.0, -1.0]))
+    policy.state_scaler.fit(
+        torch.randn(8, STATE_DIM) * torch.tensor([3.0, 0.1, 1.0]) + torch.tensor([100.0, 0.0, -1.0])
+    )
     return policy
 
 

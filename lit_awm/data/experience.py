@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
-from tensordict import TensorDict
+from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule
 from torchrl.checkpoint import GlobalRNGState
 from torchrl.collectors import Collector
@@ -165,14 +165,12 @@ class ExperienceDataModule(LightningDataModule):
         """Return the loop over the phases of the module that is fitted."""
         assert self.trainer is not None
         phases = getattr(self.trainer.lightning_module, "phases", ("world_model",))
-        updates = [
-            count if phase in phases else 0
-            for phase, count in (("world_model", self.world_model_updates), ("policy", self.policy_updates))
-        ]
-        limit = self.trainer.overfit_batches or self.trainer.limit_train_batches
+        world_model_updates = self.world_model_updates if "world_model" in phases else 0
+        policy_updates = self.policy_updates if "policy" in phases else 0
+        limit = self.trainer.overfit_batches or self.trainer.limit_train_batches  # type: ignore[attr-defined]
         if isinstance(limit, float):
-            limit = int(limit * sum(updates))
-        return AlternatingLoop(self, *updates, limit=limit)
+            limit = int(limit * (world_model_updates + policy_updates))
+        return AlternatingLoop(self, world_model_updates, policy_updates, limit)
 
     def val_dataloader(self) -> EvaluationEpisodes | list[Any]:
         """Return the evaluation of the policy; nothing if the module has none."""
@@ -198,8 +196,17 @@ class ExperienceDataModule(LightningDataModule):
         for _ in range(rounds):
             with torch.no_grad():
                 episodes = next(iter(self.collector))
+            self._check_finite(episodes)
             self.env_steps += episodes.numel()
             self.buffer.extend(episodes.select(*STORED).reshape(-1).clone())
+
+    def _check_finite(self, episodes: TensorDictBase) -> None:
+        if not (episodes["next", "observation"].isfinite().all() and episodes["next", "reward"].isfinite().all()):
+            raise ValueError(
+                f"{self.env.name} left its domain: a state or a reward is not finite. With episode_length "
+                f"{self.env.episode_length} a step is {self.env.dt:g} long, which may be too coarse for "
+                f"{self.env.integrator!r}; raise `episode_length`."
+            )
 
     def sample_trajectories(self) -> TensorDict:
         """Return slices ``(B, H)`` of recorded episodes."""

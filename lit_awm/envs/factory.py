@@ -11,7 +11,9 @@ from torchrl.envs import ActionScaling, CatTensors, InitTracker, ObservationNorm
 from lit_awm.envs import myriad
 from lit_awm.envs.ode import OdeEnv
 
-SYSTEMS: dict[str, type[OdeEnv]] = {system.name: system for system in (getattr(myriad, name) for name in myriad.__all__)}
+SYSTEMS: dict[str, type[OdeEnv]] = {
+    system.name: system for system in (getattr(myriad, name) for name in myriad.__all__)
+}
 
 
 def find_system(name: str) -> type[OdeEnv]:

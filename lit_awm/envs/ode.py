@@ -21,7 +21,7 @@ INTEGRATORS: tuple[Integrator, ...] = ("euler", "rk4")
 
 
 class OdeEnv(EnvBase):
-    """Steer ``x' = f(x, u)`` for a fixed ``duration`` so that the cost ``integral of g(x, u, t) dt + h(x(T))`` is small.
+    """Steer ``x' = f(x, u)`` for a fixed ``duration`` at little cost ``integral of g(x, u, t) dt + h(x(T))``.
 
     Controls are constant within each of the ``episode_length`` intervals and the cost is integrated alongside the
     state by the same scheme. The reward of a step is minus its share of the cost, so that the undiscounted return
@@ -80,12 +80,9 @@ class OdeEnv(EnvBase):
         if integrator not in INTEGRATORS:
             raise ValueError(f"integrator must be one of {', '.join(INTEGRATORS)}, got {integrator!r}.")
         super().__init__(device=device, batch_size=[num_envs])
-        for key, value in (
-            ("initial_state", initial_state),
-            ("control_bounds", control_bounds),
-            ("state_bounds", state_bounds),
-        ):
-            self.register_buffer(key, torch.tensor(value, dtype=torch.float64, device=device))
+        constants = {"initial_state": initial_state, "control_bounds": control_bounds, "state_bounds": state_bounds}
+        for key, constant in constants.items():
+            self.register_buffer(key, torch.tensor(constant, dtype=torch.float64, device=device))
         self.duration = float(duration)
         self.episode_length = episode_length
         self.dt = self.duration / episode_length

@@ -6,6 +6,7 @@ Shape legend: ``...`` any leading dimensions, ``S`` state size, ``A`` action siz
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -132,7 +133,7 @@ class PolicyNetwork(nn.Module):
         self.register_buffer("frequencies", 2.0 ** torch.arange(num_frequencies), persistent=False)
         sizes = [in_features * (1 + 2 * num_frequencies)] + [hidden_dim] * num_layers
         layers: list[nn.Module] = []
-        for width, next_width in zip(sizes, sizes[1:], strict=False):
+        for width, next_width in pairwise(sizes):
             layers += [nn.Linear(width, next_width), nn.SiLU()]
         output = nn.Linear(sizes[-1], out_features)
         nn.init.normal_(output.weight, std=0.01)

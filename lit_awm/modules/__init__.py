@@ -2,6 +2,7 @@
 
 from lit_awm.modules.alternating import AlternatingModule
 from lit_awm.modules.policy import PolicyModule
+from lit_awm.modules.schedules import CosineRestarts
 from lit_awm.modules.world_model import WorldModelModule
 
-__all__ = ["AlternatingModule", "PolicyModule", "WorldModelModule"]
+__all__ = ["AlternatingModule", "CosineRestarts", "PolicyModule", "WorldModelModule"]

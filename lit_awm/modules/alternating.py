@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -38,8 +38,8 @@ class AlternatingModule(LightningModule):
         accumulate: Parts into which a batch is split, to save memory; the gradient is the same.
 
     Raises:
-        ValueError: If ``accumulate`` is below 1, or above it with warm imagination, ``gradient_clip_val`` not positive, or a reward is to be known of
-            which there is no function.
+        ValueError: If ``accumulate`` is below 1, or above it with warm imagination, ``gradient_clip_val`` is not
+            positive, or a reward is to be known of which there is no function.
     """
 
     phases = ("world_model", "policy")
@@ -69,7 +69,8 @@ class AlternatingModule(LightningModule):
                 "the world model learns the reward."
             )
         reward_fn = known_reward_fn if known_reward else None
-        model = world_model(state_dim, action_dim, reward_fn=reward_fn, clock_step=clock_step)  # type: ignore[call-arg]
+        known: dict[str, Any] = {"reward_fn": reward_fn, "clock_step": clock_step}
+        model = world_model(state_dim, action_dim, **known)
         self.world_model = world_model_module(model)
         self.policy = policy_module(policy(state_dim, action_dim), model)
         if accumulate > 1 and self.policy.imagination == "warm":
@@ -104,8 +105,9 @@ class AlternatingModule(LightningModule):
             self.world_model.fit_statistics(batch)
             self.policy.adopt_statistics()
             self.policy.forget()
-        loss, metrics = self._update(self.optimizers()[index], child, batch)
-        self._step_scheduler(index)
+        optimizer = cast("list[LightningOptimizer]", self.optimizers())[index]
+        loss, metrics = self._update(optimizer, child, batch)
+        self._step_scheduler(optimizer)
         (self.model_updates if phase == "world_model" else self.policy_updates).add_(1)
         self.log_dict(prefixed(phase, metrics), batch_size=len(batch))
         return loss
@@ -130,10 +132,9 @@ class AlternatingModule(LightningModule):
         if self.gradient_clip_val is not None:  # here, so that callbacks have seen the gradient as it was
             self.clip_gradients(optimizer, self.gradient_clip_val, "norm")
 
-    def _step_scheduler(self, index: int) -> None:
-        optimizer = self.optimizers()[index].optimizer
+    def _step_scheduler(self, optimizer: LightningOptimizer) -> None:
         for config in self.trainer.lr_scheduler_configs:
-            if config.scheduler.optimizer is optimizer:
+            if config.scheduler.optimizer is optimizer.optimizer:
                 config.scheduler.step()
 
     def validation_step(self, batch: TensorDict, batch_idx: int) -> None:

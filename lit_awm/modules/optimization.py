@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from tensordict import TensorDict
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lit_awm.data import SCORES
 
@@ -17,11 +18,21 @@ from lit_awm.data import SCORES
 def build_optimizer(
     parameters: Iterable[nn.Parameter], optimizer: OptimizerCallable, scheduler: LRSchedulerCallable | None
 ) -> dict[str, Any]:
-    """Return what ``configure_optimizers`` returns: the optimizer and, if any, a scheduler stepped every update."""
+    """Return what ``configure_optimizers`` returns: the optimizer and, if any, a scheduler stepped every update.
+
+    Raises:
+        ValueError: If the scheduler waits for a plateau of a metric.
+    """
     built = optimizer(parameters)
     if scheduler is None:
         return {"optimizer": built}
-    return {"optimizer": built, "lr_scheduler": {"scheduler": scheduler(built), "interval": "step"}}
+    schedule = scheduler(built)
+    if isinstance(schedule, ReduceLROnPlateau):
+        raise ValueError(
+            "scheduler must be one that is stepped after every update, got ReduceLROnPlateau. Use for example "
+            "lit_awm.modules.CosineRestarts."
+        )
+    return {"optimizer": built, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def default_optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:

@@ -28,13 +28,16 @@ class PolicyModule(LightningModule):
         imagination: How to unroll, see :func:`~lit_awm.imagination.imagine`; ``"warm"`` reuses the states of the
             update before, as long as initial states and world model stay the same.
         policy_input_gradient: Share of the gradient that passes through the states that the policy reads.
+        action_noise: Standard deviation of normal noise on the imagined actions. A policy that is optimised on the one
+            trajectory that it would take may react to small deviations in any way; on noisy ones it learns how to.
         entropy_weight: Weight of the entropy bonus per step, in units of reward, for a stochastic policy.
         optimizer: Makes the optimizer from the parameters.
         scheduler: Makes the learning-rate schedule, stepped after every update.
 
     Raises:
         ValueError: If the world model has no positions for ``imagination_horizon``, the arguments do not fit each
-            other (see :func:`~lit_awm.imagination.check_method`), or a deterministic policy is given an entropy bonus.
+            other (see :func:`~lit_awm.imagination.check_method`), ``action_noise`` is negative, or a deterministic
+            policy is given an entropy bonus.
     """
 
     phases = ("policy",)
@@ -46,6 +49,7 @@ class PolicyModule(LightningModule):
         imagination_horizon: int = 100,
         imagination: Method = "replay",
         policy_input_gradient: float = 0.0,
+        action_noise: float = 0.0,
         entropy_weight: float = 0.0,
         optimizer: OptimizerCallable = default_optimizer,
         scheduler: LRSchedulerCallable | None = None,
@@ -53,15 +57,19 @@ class PolicyModule(LightningModule):
         super().__init__()
         world_model.check_horizon(imagination_horizon)
         check_method(imagination, world_model, policy, policy_input_gradient)
+        if action_noise < 0:
+            raise ValueError(f"action_noise must be at least 0, got {action_noise}.")
         if entropy_weight and not policy.is_stochastic:
             raise ValueError(
                 f"entropy_weight must be 0 for a deterministic policy, got {entropy_weight}. Use a TanhNormalPolicy."
             )
         self.policy, self.world_model = policy, world_model
         self.imagination_horizon, self.imagination = imagination_horizon, imagination
-        self.policy_input_gradient, self.entropy_weight = policy_input_gradient, entropy_weight
+        self.policy_input_gradient = policy_input_gradient
+        self.action_noise, self.entropy_weight = action_noise, entropy_weight
         self.optimizer, self.scheduler = optimizer, scheduler
         self._warm_states: Tensor | None = None
+        self._warm_noise: Tensor | None = None
 
     @property
     def behaviour_policy(self) -> Policy:
@@ -78,13 +86,16 @@ class PolicyModule(LightningModule):
             self.policy.state_scaler.load_state_dict(self.world_model.state_scaler.state_dict())
 
     def forget(self) -> None:
-        """Drop the states that warm imagination would reuse; to be called when the world model has changed."""
-        self._warm_states = None
+        """Drop what warm imagination would reuse; to be called when the world model has changed."""
+        self._warm_states = self._warm_noise = None
 
     def loss_and_metrics(self, batch: TensorDict) -> tuple[Tensor, dict[str, Tensor]]:
         """Return minus the mean imagined return (and entropy bonus), and what is known about it."""
         initial, horizon = batch["observation"], self.imagination_horizon
         previous = self._reusable_states(initial, horizon)
+        noise = self._warm_noise[:, :horizon] if previous is not None and self._warm_noise is not None else None
+        if noise is None and self.action_noise:
+            noise = self.action_noise * torch.randn(*initial.shape[:-1], horizon, self.policy.action_dim).to(initial)
         imagined = imagine(
             self.world_model,
             self.policy,
@@ -93,11 +104,12 @@ class PolicyModule(LightningModule):
             method=self.imagination,
             policy_input_gradient=self.policy_input_gradient,
             previous_states=previous,
+            action_noise=noise,
         )
         returns = imagined.rewards.sum(dim=1).mean()
         loss, metrics = -returns, {"return": returns.detach()}
         if self.imagination == "warm":
-            self._warm_states = imagined.states.detach()
+            self._warm_states, self._warm_noise = imagined.states.detach(), noise
             if previous is not None:
                 scale = self.world_model.state_scaler.scale
                 moved = (self._warm_states - previous[:, : horizon + 1]) / scale
@@ -135,9 +147,9 @@ class PolicyModule(LightningModule):
         return build_optimizer(self.trained_parameters(), self.optimizer, self.scheduler)
 
     def get_extra_state(self) -> dict[str, Tensor | None]:
-        """Return the states that warm imagination reuses, so that a resumed run goes on exactly."""
-        return {"warm_states": self._warm_states}
+        """Return what warm imagination reuses, so that a resumed run goes on exactly."""
+        return {"warm_states": self._warm_states, "warm_noise": self._warm_noise}
 
     def set_extra_state(self, state: dict[str, Tensor | None]) -> None:
         """Restore what ``get_extra_state`` returned."""
-        self._warm_states = state["warm_states"]
+        self._warm_states, self._warm_noise = state["warm_states"], state["warm_noise"]

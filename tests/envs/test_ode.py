@@ -15,9 +15,7 @@ class Decay(OdeEnv):
     name, state_names, control_names = "decay", ("x",), ("u",)
 
     def __init__(self, **options: object) -> None:
-        super().__init__(
-            initial_state=[1.0], control_bounds=[(-1, 1)], state_bounds=[(0, 1)], duration=2.0, **options
-        )
+        super().__init__(initial_state=[1.0], control_bounds=[(-1, 1)], state_bounds=[(0, 1)], duration=2.0, **options)
 
     def dynamics(self, state: Tensor, control: Tensor) -> Tensor:
         return control - state

@@ -51,7 +51,9 @@ def test_there_is_no_gap_where_a_constant_control_is_optimal() -> None:
     assert optimum.gap(0.0) is None
 
 
-@pytest.mark.parametrize("options", [{"episode_length": 50}, {"integrator": "euler"}, {"r": 0.2}, {"initial_spread": 0.1}])
+@pytest.mark.parametrize(
+    "options", [{"episode_length": 50}, {"integrator": "euler"}, {"r": 0.2}, {"initial_spread": 0.1}]
+)
 def test_no_optimum_is_claimed_for_another_problem(options: dict[str, object]) -> None:
     assert load_optimum("cancer_treatment", **options) is None
 

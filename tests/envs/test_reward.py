@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tensordict.nn import TensorDictModule
 
 from lit_awm.envs import SYSTEMS, KnownReward, make_env
 
@@ -19,8 +20,12 @@ def test_known_return_is_of_second_order_for_rk4(name: str) -> None:
     errors = []
     for episode_length in (100, 200):
         env = make_env(name, episode_length=episode_length, dtype=torch.float64)
-        held = env.rollout(episode_length, lambda td: td.set("action", 0.5 - td["observation"][:, -1:].expand(
-            -1, env.action_spec.shape[-1]) / 4))
+        falling = TensorDictModule(
+            lambda observation, size=env.action_spec.shape[-1]: (0.5 - observation[:, -1:] / 4).expand(-1, size),
+            in_keys=["observation"],
+            out_keys=["action"],
+        )
+        held = env.rollout(episode_length, falling)
         known = KnownReward(env)(held["observation"], held["action"], held["next", "observation"]).sum()
         errors.append((known - held["next", "reward"].sum()).abs().item())
     assert errors[0] / errors[1] == pytest.approx(4, rel=0.15)

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lit_awm.data import EvaluationEpisodes, evaluate
+from lit_awm.envs import load_optimum, make_env
+from lit_awm.models import DeterministicPolicy
+
+
+class Constant(DeterministicPolicy):
+    """Always the same action."""
+
+    def __init__(self, action: float) -> None:
+        super().__init__(2, 1)
+        self.action = action
+
+    def forward(self, state: torch.Tensor) -> torch.Tensor:
+        return torch.full_like(state[..., :1], self.action)
+
+
+def test_the_best_constant_control_scores_a_gap_of_one() -> None:
+    optimum = load_optimum("cancer_treatment")
+    assert optimum is not None
+    policy = Constant(optimum.constant_control[0] - 1)  # controls lie in [0, 2]
+    scores = evaluate(make_env("cancer_treatment", num_envs=2), policy, optimum)
+    assert scores["gap"].tolist() == pytest.approx([1.0, 1.0], abs=1e-5)
+    assert scores["cost"].tolist() == pytest.approx([optimum.constant_cost] * 2, rel=1e-6)
+    assert torch.equal(scores["return"], -scores["cost"])
+    assert scores["episode"].shape == (2, 100)
+
+
+def test_scores_that_do_not_exist_are_left_out() -> None:
+    scores = evaluate(make_env("bioreactor"), Constant(-1.0), load_optimum("bioreactor"))
+    assert "gap" not in scores.keys()
+    assert scores["regret"].item() == pytest.approx(0, abs=1e-5)
+    scores = evaluate(make_env("cancer_treatment", episode_length=7), Constant(0.0), None)
+    assert {"return", "cost"} == set(scores.keys()) - {"episode"}
+
+
+def test_an_evaluation_is_the_same_every_time_and_draws_no_random_number() -> None:
+    episodes = EvaluationEpisodes(make_env("hiv_treatment", 3, initial_spread=0.3), Constant(0.0), None, seed=5)
+    before = torch.get_rng_state()
+    (first,), (second,) = episodes, episodes
+    assert torch.equal(first["return"], second["return"])
+    assert first["return"].std() > 0
+    assert torch.equal(torch.get_rng_state(), before)

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from lit_awm.data import ExperienceDataModule
+from lit_awm.models import ActionsWorldModel, CausalTransformer
+from lit_awm.modules import WorldModelModule
+
+SMALL: dict[str, Any] = {
+    "episode_length": 10,
+    "num_envs": 2,
+    "warmup_episodes": 4,
+    "world_model_updates": 2,
+    "world_model_batch_size": 3,
+    "policy_batch_size": 5,
+}
+
+
+@pytest.fixture
+def collected(make_trainer: Callable[..., Trainer]) -> ExperienceDataModule:
+    """A datamodule in the middle of a fit, after the warm-up and two more rounds."""
+    data = ExperienceDataModule("bear_populations", {"initial_spread": 0.2}, slice_length=6, **SMALL)
+    module = WorldModelModule(ActionsWorldModel(data.state_dim, data.action_dim, CausalTransformer(8, 1, 1, 10)))
+    trainer = make_trainer(max_epochs=1)
+    trainer.strategy.connect(module)
+    data.trainer = trainer
+    data.setup("fit")
+    for _ in range(3):
+        data.collect()
+    return data
+
+
+def test_sizes_are_those_of_the_environment() -> None:
+    data = ExperienceDataModule("bear_populations", **SMALL)
+    assert (data.state_dim, data.action_dim) == (4, 2)
+    assert data.clock_step == pytest.approx(0.2)
+
+
+def test_the_warm_up_comes_first_then_one_round_at_a_time(collected: ExperienceDataModule) -> None:
+    assert collected.env_steps == (4 + 2 + 2) * 10
+    assert len(collected.buffer) == collected.env_steps
+
+
+def test_slices_are_consecutive_steps_of_one_episode(collected: ExperienceDataModule) -> None:
+    for _ in range(20):
+        batch = collected.sample_trajectories()
+        assert batch.shape == (3, 6)
+        assert torch.equal(batch["next", "observation"][:, :-1], batch["observation"][:, 1:])
+        torch.testing.assert_close(batch["observation"][..., -1].diff(dim=1), torch.full((3, 5), 0.2))
+
+
+def test_recorded_rewards_are_those_of_the_recorded_actions(collected: ExperienceDataModule) -> None:
+    batch = collected.sample_trajectories()
+    env = collected.env
+    state, time = batch["observation"][..., :-1], (batch["observation"][..., -1] + 1) / 2 * env.duration
+    next_state, reward = env.step_fn(state, (batch["action"] + 1) / 10, time)  # controls lie in [0, 0.2]
+    torch.testing.assert_close(next_state, batch["next", "observation"][..., :-1])
+    torch.testing.assert_close(reward, batch["next", "reward"].squeeze(-1))
+
+
+def test_initial_states_are_recorded_first_states(collected: ExperienceDataModule) -> None:
+    states = collected.sample_initial_states()["observation"]
+    assert states.shape == (5, 4)
+    assert states[:, -1].eq(-1).all()
+    assert states[:, 0].std() > 0
+
+
+def test_a_restored_datamodule_collects_and_samples_the_same(
+    collected: ExperienceDataModule, make_trainer: Callable[..., Trainer]
+) -> None:
+    state = collected.state_dict()
+    collected.collect()
+    expected = [collected.sample_trajectories(), collected.sample_initial_states()]
+
+    restored = ExperienceDataModule("bear_populations", {"initial_spread": 0.2}, slice_length=6, seed=9, **SMALL)
+    restored.trainer = collected.trainer
+    restored.setup("fit")
+    restored.load_state_dict(state)
+    restored.collect()
+    for ours, theirs in zip([restored.sample_trajectories(), restored.sample_initial_states()], expected, strict=True):
+        assert (ours == theirs).all()
+
+
+def test_a_state_that_is_not_finite_is_named_before_it_is_learned_from(make_trainer: Callable[..., Trainer]) -> None:
+    data = ExperienceDataModule("hiv_treatment", **SMALL)
+    module = WorldModelModule(ActionsWorldModel(data.state_dim, data.action_dim, CausalTransformer(8, 1, 1, 10)))
+    with pytest.raises(ValueError, match="hiv_treatment left its domain.*a step is 2 long.*raise `episode_length`"):
+        make_trainer(max_epochs=1).fit(module, data)
+
+
+def test_random_streams_of_two_seeds_differ() -> None:
+    starts = []
+    for seed in (0, 1):
+        data = ExperienceDataModule("bear_populations", {"initial_spread": 0.2}, seed=seed, **SMALL)
+        data.env.set_seed(data.seed)
+        starts.append(data.env.reset()["state"])
+    assert not torch.equal(*starts)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"env": "cancer"}, "Did you mean 'cancer_treatment'"),
+        ({"env_options": {"integrater": "euler"}}, "Did you mean 'integrator'"),
+        ({"slice_length": 11}, "slice_length must be between 1 and episode_length 10, got 11. Lower"),
+        ({"slice_length": 0}, "slice_length must be between 1 and episode_length 10, got 0"),
+        ({"warmup_episodes": 3}, "warmup_episodes must be a multiple of num_envs 2, got 3"),
+        ({"warmup_episodes": 0}, "warmup_episodes must be at least 1, got 0"),
+        ({"policy_updates": 0}, "policy_updates must be at least 1, got 0"),
+        ({"world_model_batch_size": -1}, "world_model_batch_size must be at least 1, got -1"),
+        ({"exploration_noise": -0.1}, "exploration_noise must be at least 0"),
+        ({"mean_hold": 0.5}, "mean_hold at least 1, got 0.3 and 0.5"),
+        ({"capacity": 39}, "capacity must hold the warm-up of 40 steps, got 39"),
+        ({"episode_length": 0, "slice_length": 1}, "between 1 and episode_length 0"),
+    ],
+)
+def test_bad_arguments_are_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        ExperienceDataModule(**(SMALL | options))

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from operator import itemgetter
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from tensordict import TensorDict
+from torch.utils.data import DataLoader
+
+from lit_awm.data import ExperienceDataModule
+from lit_awm.models import ActionsWorldModel, CausalTransformer, DeterministicPolicy
+from lit_awm.modules import AlternatingModule, PolicyModule
+
+
+def make_data(**options: Any) -> ExperienceDataModule:
+    defaults: dict[str, Any] = {
+        "episode_length": 10,
+        "num_envs": 2,
+        "warmup_episodes": 4,
+        "world_model_updates": 3,
+        "policy_updates": 2,
+        "world_model_batch_size": 4,
+        "policy_batch_size": 4,
+    }
+    return ExperienceDataModule("bioreactor", **(defaults | options))
+
+
+def make_module(data: ExperienceDataModule, imagination: Any = "replay", **options: Any) -> AlternatingModule:
+    return AlternatingModule(
+        data.state_dim,
+        data.action_dim,
+        world_model=lambda s, a, **known: ActionsWorldModel(s, a, CausalTransformer(8, 1, 1, 10), **known),
+        policy=partial(DeterministicPolicy, hidden_dim=8),
+        policy_module=partial(PolicyModule, imagination_horizon=10, imagination=imagination),
+        known_reward_fn=data.known_reward_fn,
+        clock_step=data.clock_step,
+        **options,
+    )
+
+
+class Watch(Callback):
+    """Record after every batch which of the two models has changed, and the norms of the gradients."""
+
+    def __init__(self) -> None:
+        self.changed: list[tuple[str, bool, bool]] = []
+        self.norms: list[tuple[float, float]] = []
+
+    @staticmethod
+    def weights(module: AlternatingModule) -> tuple[torch.Tensor, torch.Tensor]:
+        world_model, policy = module.world_model.world_model, module.policy.policy
+        return tuple(
+            torch.cat([p.detach().flatten() for p in model.parameters()]).clone() for model in (world_model, policy)
+        )
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        self.before = self.weights(pl_module)
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        self.raw = self.norm(optimizer)
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
+        after = self.weights(pl_module)
+        moved = [not torch.equal(old, new) for old, new in zip(self.before, after, strict=True)]
+        self.changed.append((batch["phase"], *moved))
+        optimizer = trainer.optimizers[pl_module.phases.index(batch["phase"])]
+        self.norms.append((self.raw, self.norm(optimizer)))
+
+    @staticmethod
+    def norm(optimizer: torch.optim.Optimizer) -> float:
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        return torch.nn.utils.get_total_norm(gradients).item()
+
+
+def test_each_phase_moves_its_own_model_only(make_trainer: Callable[..., Trainer]) -> None:
+    data, watch = make_data(), Watch()
+    module = make_module(data)
+    make_trainer(max_epochs=2, callbacks=[watch]).fit(module, data)
+    one_pass = [("world_model", True, False)] * 3 + [("policy", False, True)] * 2
+    assert watch.changed == one_pass * 2
+    assert (module.model_updates.item(), module.policy_updates.item(), data.env_steps) == (6, 4, 60)
+
+
+def test_gradients_are_clipped_after_callbacks_have_seen_them(make_trainer: Callable[..., Trainer]) -> None:
+    data, watch = make_data(), Watch()
+    make_trainer(max_epochs=1, callbacks=[watch]).fit(make_module(data, gradient_clip_val=1e-3), data)
+    assert all(raw > 1e-3 for raw, _ in watch.norms)
+    assert all(clipped == pytest.approx(1e-3, rel=1e-3) for _, clipped in watch.norms)
+
+
+@pytest.mark.parametrize("phase", ["world_model", "policy"])
+def test_accumulated_parts_have_the_gradient_of_the_whole_batch(
+    make_trainer: Callable[..., Trainer], phase: str
+) -> None:
+    data, moves = make_data(), []
+    batch = TensorDict(
+        {
+            "observation": torch.rand(5, 10, 2) + 0.1,
+            "action": torch.rand(5, 10, 1),
+            "next": {"observation": torch.rand(5, 10, 2), "reward": torch.rand(5, 10, 1)},
+        },
+        batch_size=[5, 10],
+    )
+    if phase == "policy":
+        batch = batch[:, 0].select("observation")
+    for accumulate in (1, 2, 5):
+        torch.manual_seed(0)
+        module = make_module(data, accumulate=accumulate, gradient_clip_val=None)
+        module.world_model.optimizer = module.policy.optimizer = partial(torch.optim.SGD, lr=1.0)
+        before = Watch.weights(module)
+        make_trainer(max_epochs=1).fit(
+            module, DataLoader([batch.set_non_tensor("phase", phase)], collate_fn=itemgetter(0))
+        )
+        moves.append([new - old for old, new in zip(before, Watch.weights(module), strict=True)])
+    for other in moves[1:]:
+        for ours, theirs in zip(other, moves[0], strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_the_reward_is_known_or_learned_as_asked() -> None:
+    data = make_data()
+    assert make_module(data, known_reward=True).world_model.world_model.reward_fn is not None
+    assert make_module(data).world_model.world_model.reward_fn is None
+    blind = make_data(env_options={"observe_time": False})
+    with pytest.raises(ValueError, match="known_reward needs known_reward_fn, got None.*known_reward: false"):
+        make_module(blind, known_reward=True)
+
+
+def test_warm_imagination_starts_anew_when_the_model_has_changed(make_trainer: Callable[..., Trainer]) -> None:
+    class Residuals(Callback):
+        def __init__(self) -> None:
+            self.seen: list[bool] = []
+
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, *_: Any) -> None:
+            if batch["phase"] == "policy":
+                self.seen.append("policy/residual" in trainer.logged_metrics)
+
+        def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+            trainer.logged_metrics.pop("policy/residual", None)
+
+    data, watch = make_data(policy_updates=3), Residuals()
+    trainer = make_trainer(max_epochs=2, callbacks=[watch], log_every_n_steps=1, logger=True)
+    trainer.fit(make_module(data, imagination="warm"), data)
+    assert watch.seen == [False, True, True] * 2
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"accumulate": 0}, "accumulate must be at least 1, got 0"),
+        ({"gradient_clip_val": 0.0}, "gradient_clip_val must be positive or null, got 0"),
+        ({"accumulate": 2, "imagination": "warm"}, "accumulate must be 1 with imagination 'warm', got 2"),
+    ],
+)
+def test_bad_arguments_are_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make_module(make_data(), **options)

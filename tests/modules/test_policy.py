@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from tensordict import TensorDict
+
+from lit_awm.data import ExperienceDataModule
+from lit_awm.imagination import imagine
+from lit_awm.models import ActionsWorldModel, CausalTransformer, DeterministicPolicy, TanhNormalPolicy
+from lit_awm.modules import PolicyModule
+
+
+def batch(initial_state: torch.Tensor) -> TensorDict:
+    return TensorDict({"observation": initial_state}, batch_size=len(initial_state))
+
+
+def test_the_loss_is_minus_the_mean_imagined_return(
+    world_model: ActionsWorldModel, policy: DeterministicPolicy, initial_state: torch.Tensor
+) -> None:
+    module = PolicyModule(policy, world_model, imagination_horizon=7)
+    expected = imagine(world_model, policy, initial_state, 7).rewards.sum(1).mean()
+    torch.testing.assert_close(module.loss(batch(initial_state)), -expected)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_warm_imagination_converges_to_the_replayed_gradient(
+    world_model: ActionsWorldModel, policy: DeterministicPolicy, initial_state: torch.Tensor, noise: float
+) -> None:
+    module = PolicyModule(policy, world_model, imagination_horizon=8, imagination="warm", action_noise=noise)
+    torch.manual_seed(3)
+    module.loss(batch(initial_state))
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    residuals = []
+    for _ in range(9):
+        loss, metrics = module.loss_and_metrics(batch(initial_state))
+        residuals.append(metrics["residual"].item())
+    torch.manual_seed(3)
+    exact = PolicyModule(policy, world_model, imagination_horizon=8, action_noise=noise).loss(batch(initial_state))
+    assert residuals[0] > 1e-4
+    assert residuals[-1] < 1e-10
+    torch.testing.assert_close(loss, exact, rtol=1e-10, atol=0)
+
+
+def test_warm_states_are_dropped_for_other_initial_states(
+    world_model: ActionsWorldModel, policy: DeterministicPolicy, initial_state: torch.Tensor
+) -> None:
+    module = PolicyModule(policy, world_model, imagination_horizon=8, imagination="warm")
+    _, first = module.loss_and_metrics(batch(initial_state))
+    _, same = module.loss_and_metrics(batch(initial_state))
+    _, other = module.loss_and_metrics(batch(initial_state + 0.1))
+    module.forget()
+    _, forgotten = module.loss_and_metrics(batch(initial_state + 0.1))
+    assert ["residual" in metrics for metrics in (first, same, other, forgotten)] == [False, True, False, False]
+
+
+def test_the_entropy_bonus_widens_the_policy(world_model: ActionsWorldModel, initial_state: torch.Tensor) -> None:
+    policy = TanhNormalPolicy(3, 2).double()
+    module = PolicyModule(policy, world_model, imagination_horizon=5, entropy_weight=1e6)
+    module.adopt_statistics()
+    optimizer = torch.optim.Adam(policy.parameters(), lr=1e-2)
+
+    def deviation() -> float:
+        return policy(initial_state).scale.mean().item()
+
+    before = deviation()
+    for _ in range(20):
+        optimizer.zero_grad()
+        module.loss(batch(initial_state)).backward()
+        optimizer.step()
+    assert deviation() > before
+
+
+def test_it_fits_alone_in_a_frozen_model_and_improves_the_imagined_return(make_trainer: Callable[..., Trainer]) -> None:
+    data = ExperienceDataModule("bioreactor", episode_length=10, num_envs=2, warmup_episodes=2, policy_updates=20)
+    model = ActionsWorldModel(2, 1, CausalTransformer(16, 1, 2, 10))
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    module = PolicyModule(DeterministicPolicy(2, 1), model, imagination_horizon=10, imagination="warm")
+    initial = TensorDict({"observation": torch.tensor([[0.5, -1.0]])}, batch_size=1)
+    before = module.loss(initial).item()
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(module, data)
+    assert trainer.global_step == 20
+    assert module.loss(initial).item() < before
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    assert "eval/cost" in trainer.callback_metrics
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"imagination_horizon": 13}, "max_horizon 12, got 13"),
+        ({"imagination": "fast"}, "must be one of sequential, replay, warm"),
+        ({"policy_input_gradient": 1.0}, "needs policy_input_gradient 0"),
+        ({"action_noise": -0.1}, "action_noise must be at least 0, got -0.1"),
+        ({"entropy_weight": 0.1}, "entropy_weight must be 0 for a deterministic policy, got 0.1"),
+    ],
+)
+def test_bad_arguments_are_refused(
+    world_model: ActionsWorldModel, policy: DeterministicPolicy, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        PolicyModule(policy, world_model, **({"imagination_horizon": 5} | options))

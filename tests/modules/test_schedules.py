@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lit_awm.modules import CosineRestarts
+
+
+def rates(period: int, warmup: int, updates: int) -> list[float]:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
+    schedule = CosineRestarts(optimizer, period, warmup)
+    seen = []
+    for _ in range(updates):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return seen
+
+
+def test_every_period_falls_from_the_full_rate_towards_zero() -> None:
+    seen = rates(period=4, warmup=0, updates=8)
+    assert seen == pytest.approx([2.0, 1.7071068, 1.0, 0.2928932] * 2)
+
+
+def test_every_period_begins_with_a_warm_up() -> None:
+    seen = rates(period=100, warmup=4, updates=200)
+    assert seen[:4] == pytest.approx([0.4, 0.8, 1.2, 1.6], rel=0.01)
+    assert seen[100:] == pytest.approx(seen[:100])
+    assert max(seen) > 1.98
+
+
+@pytest.mark.parametrize(("period", "warmup"), [(0, 0), (10, 10), (10, -1)])
+def test_bad_periods_are_refused(period: int, warmup: int) -> None:
+    with pytest.raises(ValueError, match=f"got {period} and {warmup}"):
+        rates(period, warmup, 1)

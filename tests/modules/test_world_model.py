@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from tensordict import TensorDict
+from torch.utils.data import DataLoader
+
+from lit_awm.data import ExperienceDataModule
+from lit_awm.models import ActionsWorldModel, CausalTransformer
+from lit_awm.modules import WorldModelModule
+
+
+def trajectories(batch: int = 64, horizon: int = 8) -> TensorDict:
+    """A linear system ``s' = 0.9 s + a`` with reward ``s[0] + a[0]``, in awkward units."""
+    actions = torch.rand(batch, horizon, 2) * 2 - 1
+    states = [torch.randn(batch, 2)]
+    for action in actions.unbind(1):
+        states.append(0.9 * states[-1] + action)
+    states = torch.stack(states, 1)
+    reward = (states[:, :-1, :1] + actions[..., :1]) * 50
+    observation = states * 100 + 1000
+    return TensorDict(
+        {
+            "observation": observation[:, :-1],
+            "action": actions,
+            "next": {"observation": observation[:, 1:], "reward": reward},
+        },
+        batch_size=[batch, horizon],
+    )
+
+
+def test_it_learns_a_linear_system_under_a_stock_trainer(make_trainer: Callable[..., Trainer]) -> None:
+    torch.manual_seed(0)
+    data = trajectories(256)
+    module = WorldModelModule(
+        ActionsWorldModel(2, 2, CausalTransformer(32, 2, 2, max_horizon=8)),
+        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=3e-3),
+    )
+    module.fit_statistics(data)
+    before = module.loss(data).item()
+    loader = DataLoader(data, batch_size=64, shuffle=True, collate_fn=lambda batch: batch)
+    make_trainer(max_epochs=60).fit(module, loader)
+    after = module.loss(data).item()
+    assert after < 0.02 * before
+
+
+def test_it_fits_alone_on_collected_experience(make_trainer: Callable[..., Trainer]) -> None:
+    data = ExperienceDataModule("bioreactor", episode_length=10, num_envs=2, warmup_episodes=4, world_model_updates=3)
+    module = WorldModelModule(ActionsWorldModel(data.state_dim, data.action_dim, CausalTransformer(8, 1, 1, 10)))
+    trainer = make_trainer(max_epochs=2)
+    trainer.fit(module, data)
+    assert trainer.global_step == 6
+    assert data.env_steps == 60
+    assert module.world_model.state_scaler.is_fitted
+
+
+def test_the_loss_is_the_error_in_standard_units() -> None:
+    data = trajectories()
+    model = ActionsWorldModel(2, 2, CausalTransformer(8, 1, 1, max_horizon=8))
+    module = WorldModelModule(model)
+    module.fit_statistics(data)
+    torch.nn.init.zeros_(model.head.weight)
+    torch.nn.init.zeros_(model.head.bias)  # predicts no change and the mean reward
+    moved = (data["next", "observation"] - data["observation"][:, :1]) / model.state_scaler.scale
+    expected = moved.square().mean() + 1.0
+    torch.testing.assert_close(module.loss(data), expected, rtol=1e-4, atol=0)
+
+
+def test_a_known_reward_and_a_clock_are_not_learned() -> None:
+    data = trajectories()
+    model = ActionsWorldModel(
+        2, 2, CausalTransformer(8, 1, 1, max_horizon=8), reward_fn=lambda s, a, n: s[..., 0], clock_step=0.1
+    )
+    module = WorldModelModule(model)
+    gradients = torch.autograd.grad(module.loss(data), [model.head.weight])[0]
+    assert gradients[0].ne(0).any()
+    assert gradients[1].eq(0).all()  # the row of the clock
+    assert len(model.head.weight) == 2  # no row for the reward
+
+
+def test_statistics_are_set_once() -> None:
+    module = WorldModelModule(ActionsWorldModel(2, 2, CausalTransformer(8, 1, 1, max_horizon=8)))
+    module.fit_statistics(trajectories())
+    scale = module.world_model.state_scaler.scale.clone()
+    module.fit_statistics(trajectories().apply(lambda value: 5 * value))
+    assert torch.equal(module.world_model.state_scaler.scale, scale)
+
+
+def test_data_longer_than_the_model_are_refused_before_the_first_step(make_trainer: Callable[..., Trainer]) -> None:
+    data = ExperienceDataModule("cancer_treatment", episode_length=20)
+    module = WorldModelModule(ActionsWorldModel(2, 1, CausalTransformer(8, 1, 1, max_horizon=10)))
+    with pytest.raises(ValueError, match="max_horizon 10, got 20. Lower .* `slice_length`"):
+        make_trainer(max_epochs=1).fit(module, data)
+    assert data.env_steps == 0

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from lit_awm.loops import AlternatingLoop
+
+
+class CountingSource:
+    """Counts what it is asked for; every batch tells its number."""
+
+    def __init__(self) -> None:
+        self.collected = self.trajectories = self.initial = 0
+
+    def collect(self) -> None:
+        self.collected += 1
+
+    def sample_trajectories(self) -> TensorDict:
+        self.trajectories += 1
+        return TensorDict({"observation": torch.full((2, 3, 1), self.trajectories)}, [2, 3])
+
+    def sample_initial_states(self) -> TensorDict:
+        self.initial += 1
+        return TensorDict({"observation": torch.full((2, 1), self.initial)}, [2])
+
+
+def describe(batch: TensorDict) -> tuple[str, int]:
+    return batch["phase"], int(batch["observation"].flatten()[0])
+
+
+def test_a_pass_collects_once_then_fits_the_model_then_the_policy_on_one_batch_of_states() -> None:
+    source = CountingSource()
+    loop = AlternatingLoop(source, world_model_updates=3, policy_updates=2)
+    assert len(loop) == 5
+    expected = [("world_model", 1), ("world_model", 2), ("world_model", 3), ("policy", 1), ("policy", 1)]
+    assert [describe(batch) for batch in loop] == expected
+    assert source.collected == 1
+    assert [describe(batch) for batch in loop][-1] == ("policy", 2)
+    assert source.collected == 2
+
+
+@pytest.mark.parametrize("stop", range(1, 6))
+def test_a_resumed_loop_goes_on_where_it_stopped(stop: int) -> None:
+    source = CountingSource()
+    loop = AlternatingLoop(source, 3, 2)
+    batches = iter(loop)
+    for _ in range(stop):
+        next(batches)
+    state = loop.state_dict()
+    expected = [describe(batch) for batch in batches] + [describe(batch) for batch in loop]
+
+    resumed_source = CountingSource()
+    resumed_source.collected, resumed_source.trajectories = 1, min(stop, 3)
+    resumed_source.initial = 1 if stop > 3 else 0
+    resumed = AlternatingLoop(resumed_source, 3, 2)
+    resumed.load_state_dict(state)
+    passes = 2 if stop < 5 else 1
+    assert [describe(batch) for _ in range(passes) for batch in resumed] == expected
+    assert resumed_source.collected == source.collected
+
+
+def test_a_pass_that_is_left_early_does_not_disturb_the_next() -> None:
+    loop = AlternatingLoop(CountingSource(), 2, 1)
+    next(iter(loop))
+    assert [phase for phase, _ in map(describe, loop)] == ["world_model", "world_model", "policy"]
+
+
+@pytest.mark.parametrize(
+    ("updates", "limit", "expected"),
+    [
+        ((300, 100), None, (300, 100)),
+        ((300, 100), 1000, (300, 100)),
+        ((300, 100), 40, (30, 10)),
+        ((300, 100), 2, (1, 1)),
+        ((300, 100), 1, (1, 0)),
+        ((100, 300), 2, (1, 1)),
+        ((300, 0), 2, (2, 0)),
+        ((0, 300), 2, (0, 2)),
+    ],
+)
+def test_a_limit_shortens_both_phases(updates: tuple[int, int], limit: int | None, expected: tuple[int, int]) -> None:
+    loop = AlternatingLoop(CountingSource(), *updates, limit=limit)
+    assert (loop.world_model_updates, loop.policy_updates) == expected
