@@ -59,7 +59,14 @@ class AwmCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except ValueError as error:
-            self.parser.error(str(error))
+            self.parser.error(str(_first_cause(error)))
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    """Return the error that was raised first; jsonargparse wraps it in a list of everything else that it tried."""
+    while isinstance(cause := error.__cause__ or error.__context__, ValueError):
+        error = cause
+    return error
 
 
 def _make_cli(arguments: dict[str, Any] | None, run: bool) -> AwmCLI:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from pathlib import Path
 
@@ -36,16 +37,24 @@ def recipes() -> dict[str, Path]:
 
 
 def resolve_recipes(arguments: list[str]) -> list[str]:
-    """Replace the names of shipped recipes after ``--config`` by their files, the common one before the first."""
+    """Replace the names of shipped recipes after ``--config`` by their files, the common one before the first.
+
+    Raises:
+        ValueError: If what follows ``--config`` is neither a file nor a recipe.
+    """
     resolved: list[str] = []
     common_is_in = False
     for index, argument in enumerate(arguments):
         flag, equals, value = argument.partition("=")
         is_joined = flag == "--config" and bool(equals)
         name = value if is_joined else argument if index and arguments[index - 1] == "--config" else None
-        if name is None or Path(name).exists() or name not in recipes():
+        if name is None or Path(name).exists():
             resolved.append(argument)
             continue
+        if name not in recipes():
+            near = difflib.get_close_matches(name, recipes(), n=1, cutoff=0.3)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"--config must be a file or the name of a recipe, got {name!r}.{hint}")
         if not is_joined:
             resolved.pop()
         if not common_is_in and name != COMMON:
@@ -70,13 +79,18 @@ def main(arguments: list[str] | None = None) -> int:
     if command not in ("fit", "validate", "evaluate", "envs"):
         print(f"lit-awm: unknown command {command!r}; see `lit-awm --help`.", file=sys.stderr)  # noqa: T201
         return 2
+    try:
+        arguments = resolve_recipes(arguments)
+    except ValueError as error:
+        print(f"lit-awm: {error} See `lit-awm --help`.", file=sys.stderr)  # noqa: T201
+        return 2
     from lit_awm import _cli
 
     if command == "envs":
         return _cli.list_envs(arguments[1:])
     if command == "evaluate":
         return _cli.evaluate_checkpoint(arguments[1:])
-    return _cli.run_trainer(resolve_recipes(arguments))
+    return _cli.run_trainer(arguments)
 
 
 if __name__ == "__main__":

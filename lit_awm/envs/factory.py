@@ -23,7 +23,7 @@ def find_system(name: str) -> type[OdeEnv]:
         ValueError: If there is no system of this name; the message gives the nearest and all the others.
     """
     if name not in SYSTEMS:
-        near = difflib.get_close_matches(name, SYSTEMS, n=1, cutoff=0.4)
+        near = difflib.get_close_matches(name, SYSTEMS, n=1, cutoff=0.3)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"env must name a system, got {name!r}.{hint} There are: {', '.join(sorted(SYSTEMS))}.")
     return SYSTEMS[name]

@@ -103,7 +103,7 @@ class CausalTransformer(nn.Module):
         if hidden_dim % num_heads:
             raise ValueError(f"num_heads must divide hidden_dim {hidden_dim}, got {num_heads}.")
         self.hidden_dim, self.max_horizon = hidden_dim, max_horizon
-        self.positions = nn.Parameter(0.02 * torch.randn(max_horizon, hidden_dim))
+        self.positions = nn.Parameter(0.02 * torch.randn(1, max_horizon, hidden_dim))
         self.blocks = nn.ModuleList(
             TransformerBlock(hidden_dim, num_heads, feedforward_factor * hidden_dim) for _ in range(num_layers)
         )
@@ -111,7 +111,7 @@ class CausalTransformer(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map ``(B, H, D)`` to ``(B, H, D)`` in parallel."""
-        tokens = tokens + self.positions[: tokens.shape[1]]
+        tokens = tokens + self.positions[:, : tokens.shape[1]]
         for block in self.blocks:
             tokens = block(tokens)
         return self.norm(tokens)
@@ -122,7 +122,7 @@ class CausalTransformer(nn.Module):
 
     def step(self, cache: KeyValueCache, token: Tensor) -> Tensor:
         """Map the next token ``(B, D)`` to its features ``(B, D)`` and add it to the cache."""
-        token = (token + self.positions[cache.length]).unsqueeze(1)
+        token = (token + self.positions[:, cache.length]).unsqueeze(1)
         for layer, block in enumerate(self.blocks):
             token = block(token, cache, layer)
         cache.length += 1

@@ -29,7 +29,8 @@ class PolicyModule(LightningModule):
             update before, as long as initial states and world model stay the same.
         policy_input_gradient: Share of the gradient that passes through the states that the policy reads.
         action_noise: Standard deviation of normal noise on the imagined actions. A policy that is optimised on the one
-            trajectory that it would take may react to small deviations in any way; on noisy ones it learns how to.
+            trajectory that it would take may react to small deviations in any way; on noisy ones it learns how to. At
+            every step the noise has mean zero over the batch, so that there is nothing in it to learn.
         entropy_weight: Weight of the entropy bonus per step, in units of reward, for a stochastic policy.
         optimizer: Makes the optimizer from the parameters.
         scheduler: Makes the learning-rate schedule, stepped after every update.
@@ -93,9 +94,7 @@ class PolicyModule(LightningModule):
         """Return minus the mean imagined return (and entropy bonus), and what is known about it."""
         initial, horizon = batch["observation"], self.imagination_horizon
         previous = self._reusable_states(initial, horizon)
-        noise = self._warm_noise[:, :horizon] if previous is not None and self._warm_noise is not None else None
-        if noise is None and self.action_noise:
-            noise = self.action_noise * torch.randn(*initial.shape[:-1], horizon, self.policy.action_dim).to(initial)
+        noise = self._draw_noise(initial, horizon) if previous is None else self._warm_noise
         imagined = imagine(
             self.world_model,
             self.policy,
@@ -104,7 +103,7 @@ class PolicyModule(LightningModule):
             method=self.imagination,
             policy_input_gradient=self.policy_input_gradient,
             previous_states=previous,
-            action_noise=noise,
+            action_noise=None if noise is None else noise[:, :horizon],
         )
         returns = imagined.rewards.sum(dim=1).mean()
         loss, metrics = -returns, {"return": returns.detach()}
@@ -120,6 +119,12 @@ class PolicyModule(LightningModule):
             loss = loss - self.entropy_weight * horizon * entropy
             metrics["entropy"] = entropy.detach()
         return loss, {"loss": loss.detach(), **metrics}
+
+    def _draw_noise(self, initial: Tensor, horizon: int) -> Tensor | None:
+        if not self.action_noise:
+            return None
+        noise = self.action_noise * torch.randn(len(initial), horizon, self.policy.action_dim).to(initial)
+        return noise - noise.mean(dim=0) if len(noise) > 1 else noise
 
     def _reusable_states(self, initial: Tensor, horizon: int) -> Tensor | None:
         states = self._warm_states

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from lightning.pytorch import Callback, Trainer
+from lit_awm.callbacks import HorizonCurriculum
+
+from lit_awm.data import ExperienceDataModule
+from lit_awm.models import ActionsWorldModel, CausalTransformer, DeterministicPolicy
+from lit_awm.modules import PolicyModule, WorldModelModule
+
+
+class Horizons(Callback):
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        self.seen.append(pl_module.imagination_horizon)
+
+
+def make(horizon: int = 10) -> tuple[PolicyModule, ExperienceDataModule]:
+    data = ExperienceDataModule("bioreactor", episode_length=10, num_envs=1, warmup_episodes=1, policy_updates=2)
+    model = ActionsWorldModel(2, 1, CausalTransformer(8, 1, 1, 10))
+    return PolicyModule(DeterministicPolicy(2, 1), model, horizon), data
+
+
+def test_the_horizon_grows_linearly_to_the_modules_own(make_trainer: Callable[..., Trainer]) -> None:
+    horizons = Horizons()
+    module, data = make()
+    make_trainer(max_epochs=6, callbacks=[HorizonCurriculum(start=2, epochs=4), horizons]).fit(module, data)
+    assert horizons.seen == [2, 2, 4, 4, 6, 6, 8, 8, 10, 10, 10, 10]
+    assert module.imagination_horizon == 10
+
+
+def test_a_start_beyond_the_modules_horizon_is_refused(make_trainer: Callable[..., Trainer]) -> None:
+    module, data = make(horizon=5)
+    with pytest.raises(ValueError, match="start must not exceed the policy module's imagination_horizon 5, got 6"):
+        make_trainer(max_epochs=1, callbacks=[HorizonCurriculum(6, 2)]).fit(module, data)
+
+
+def test_a_module_without_a_policy_is_refused(make_trainer: Callable[..., Trainer]) -> None:
+    _, data = make()
+    module = WorldModelModule(ActionsWorldModel(2, 1, CausalTransformer(8, 1, 1, 10)))
+    with pytest.raises(ValueError, match="needs a module that optimises a policy, got WorldModelModule"):
+        make_trainer(max_epochs=1, callbacks=[HorizonCurriculum(2, 2)]).fit(module, data)
+
+
+@pytest.mark.parametrize(("start", "epochs"), [(0, 1), (1, 0)])
+def test_bad_arguments_are_refused(start: int, epochs: int) -> None:
+    with pytest.raises(ValueError, match="must be at least 1, got 0"):
+        HorizonCurriculum(start, epochs)

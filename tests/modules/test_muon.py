@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import Adam, Muon
+
+from lit_awm.modules import MuonAdam
+
+
+def make_model() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 1))
+
+
+def train(model: nn.Module, *optimizers: torch.optim.Optimizer, steps: int = 5) -> None:
+    data = torch.randn(20, 3, generator=torch.Generator().manual_seed(1))
+    for _ in range(steps):
+        model.zero_grad()
+        (model(data) - data.sum(1, keepdim=True)).square().mean().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+
+
+def test_it_is_muon_on_hidden_matrices_and_adam_on_the_rest() -> None:
+    ours, theirs = make_model(), make_model()
+    train(ours, MuonAdam(ours.parameters(), lr=0.02, adam_lr=0.003))
+    hidden = theirs[2].weight
+    others = [parameter for parameter in theirs.parameters() if parameter is not hidden]
+    train(theirs, Muon([hidden], lr=0.02, weight_decay=0.0), Adam(others, lr=0.003))
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_restored_optimizer_goes_on_exactly() -> None:
+    model = make_model()
+    optimizer = MuonAdam(model.parameters())
+    train(model, optimizer)
+    copy = make_model()
+    copy.load_state_dict(model.state_dict())
+    restored = MuonAdam(copy.parameters())
+    restored.load_state_dict(deepcopy(optimizer.state_dict()))
+    train(model, optimizer)
+    train(copy, restored)
+    for a, b in zip(model.parameters(), copy.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_schedulers_reach_both_parts() -> None:
+    model = make_model()
+    optimizer = MuonAdam(model.parameters())
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 0.0)
+    before = [parameter.clone() for parameter in model.parameters()]
+    train(model, optimizer)
+    schedule.step()
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"), [({"lr": 0.0}, "positive, got 0.0"), ({"adam_lr": -1.0}, "positive, got 0.01 and -1")]
+)
+def test_bad_rates_are_refused(options: dict[str, float], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        MuonAdam(make_model().parameters(), **options)
+
+
+def test_a_model_without_hidden_matrices_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"got 0 and 2. Use torch.optim.Adam"):
+        MuonAdam(nn.Linear(3, 16).parameters())

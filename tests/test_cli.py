@@ -1,0 +1,225 @@
+"""The command line, as a user types it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from lit_awm import _cli
+from lit_awm.cli import main, recipes, resolve_recipes
+from lit_awm.envs import SYSTEMS
+
+SMALL = [
+    *("--trainer.max_epochs", "2"),
+    *("--data.episode_length", "50"),
+    *("--data.num_envs", "1"),
+    *("--data.warmup_episodes", "2"),
+    *("--data.world_model_updates", "3"),
+    *("--data.policy_updates", "2"),
+    *("--model.world_model_module.scheduler.warmup", "0"),
+    *("--model.policy_module.scheduler.warmup", "0"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["lit-awm"])
+
+
+def run(*arguments: str) -> int:
+    return main(list(arguments))
+
+
+def printed_config(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    with pytest.raises(SystemExit) as stop:
+        run("fit", *arguments, "--print_config")
+    assert stop.value.code == 0
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as stop:
+        run(*arguments)
+    assert stop.value.code == 2
+    assert not list(Path.cwd().rglob("*.ckpt"))
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("recipe", [name for name in recipes() if name != "common"])
+def test_every_recipe_runs_a_step_of_each_phase(recipe: str) -> None:
+    assert run("fit", "--config", recipe, "--trainer.fast_dev_run", "2") == 0
+
+
+def test_there_is_a_recipe_for_every_system() -> None:
+    assert set(recipes()) == {"common", *SYSTEMS}
+
+
+def test_a_run_leaves_checkpoint_log_figure_and_recipe_and_says_where(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("fit", "--config", "cancer_treatment", *SMALL, "--trainer.log_every_n_steps", "1") == 0
+    folder = Path("runs/cancer_treatment/version_0")
+    files = [folder / name for name in ("checkpoints/last.ckpt", "metrics.csv", "trajectory.png", "config.yaml")]
+    assert all(path.is_file() for path in files)
+    out = capsys.readouterr().out
+    assert all(str(path) in out for path in files[:3])
+    assert "cost " in out
+    assert "world model" in out
+    header = files[1].read_text().splitlines()[0].split(",")
+    names = {"world_model/loss", "world_model/grad_norm", "policy/return", "policy/grad_norm", "eval/return"}
+    names |= {"env_steps", "model_updates", "policy_updates", "time/env_steps_per_s"}
+    assert names <= set(header)
+
+
+def test_a_checkpoint_is_scored_by_its_own_recipe_as_validation_scored_it(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--config", "bioreactor", *SMALL, "--data.episode_length", "100"]
+    assert run("fit", *options, "--seed_everything", "3") == 0
+    checkpoint = "runs/bioreactor/version_0/checkpoints/last.ckpt"
+    rows = Path("runs/bioreactor/version_0/metrics.csv").read_text().splitlines()
+    capsys.readouterr()
+    assert run("evaluate", checkpoint, "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["env"] == "bioreactor"
+    assert result["seed"] == 3
+    assert result["env_steps"] == 300
+    assert result["gap"] is None
+    assert result["optimum"] == pytest.approx(-1.386294, rel=1e-6)
+    assert result["regret"] == pytest.approx((result["cost"] - result["optimum"]) / (-0.9976 + 1.386294), rel=0.01)
+    logged = [dict(zip(rows[0].split(","), row.split(","), strict=True))["eval/cost"] for row in rows[1:]]
+    assert result["cost"] == pytest.approx(float([cost for cost in logged if cost][-1]), rel=1e-6)
+    assert run("evaluate", checkpoint) == 0
+    assert "regret" in capsys.readouterr().out
+    assert run("validate", *options, "--ckpt_path", checkpoint) == 0
+    assert f"{result['cost']:.4f}"[:6] in capsys.readouterr().out
+
+
+def test_a_run_resumes_from_its_checkpoint_under_the_options_that_are_given(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--config", "bear_populations", *SMALL]
+    assert run("fit", *options) == 0
+    checkpoint = "runs/bear_populations/version_0/checkpoints/last.ckpt"
+    assert run("fit", *options, "--trainer.max_epochs", "3", "--ckpt_path", checkpoint) == 0
+    again = torch.load("runs/bear_populations/version_1/checkpoints/last.ckpt", weights_only=True)
+    assert again["epoch"] == 2
+    assert again["ExperienceDataModule"]["env_steps"] == 200
+    config = yaml.safe_load(again[_cli.CONFIG_KEY])
+    assert config["trainer"]["max_epochs"] == 3
+
+
+def test_overrides_reach_what_refers_to_them(capsys: pytest.CaptureFixture[str]) -> None:
+    config = printed_config(capsys, "--config", "cancer_treatment", "--data.episode_length", "40")
+    init = config["model"]["init_args"]
+    assert init["policy_module"]["init_args"]["imagination_horizon"] in (40, "${data.init_args.episode_length}")
+    instantiated = _cli_module("--config", "cancer_treatment", "--data.episode_length", "40")
+    assert instantiated.policy.imagination_horizon == 40
+    assert instantiated.policy.world_model.max_horizon == 40
+    assert instantiated.world_model.world_model.clock_step == pytest.approx(0.05)
+
+
+def _cli_module(*arguments: str) -> Any:
+    """Return the module that ``fit`` would train, without training it."""
+    seen: list[Any] = []
+
+    class Stop(_cli.AwmCLI):
+        def _run_subcommand(self, subcommand: str) -> None:
+            seen.append(self.model)
+
+    original, _cli.AwmCLI = _cli.AwmCLI, Stop  # type: ignore[misc]
+    try:
+        run("fit", *arguments)
+    finally:
+        _cli.AwmCLI = original  # type: ignore[misc]
+    return seen[0]
+
+
+def test_later_configs_win_over_earlier_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine.yaml").write_text("data: {init_args: {num_envs: 2}}\ntrainer: {max_epochs: 3}\n")
+    config = printed_config(capsys, "--config", "hiv_treatment", "--config", "mine.yaml", "--trainer.max_epochs", "4")
+    assert config["data"]["init_args"]["env"] == "hiv_treatment"
+    assert config["data"]["init_args"]["num_envs"] == 2
+    assert config["trainer"]["max_epochs"] == 4
+
+
+def test_the_common_recipe_comes_once_before_the_first_named_one() -> None:
+    files = recipes()
+    resolved = resolve_recipes(["fit", "--config", "hiv_treatment", "--config=bioreactor", "--seed_everything", "1"])
+    expected = [f"--config={files[name]}" for name in ("common", "hiv_treatment", "bioreactor")]
+    assert resolved == ["fit", *expected, "--seed_everything", "1"]
+
+
+def test_a_file_goes_before_a_recipe_of_the_same_name() -> None:
+    Path("bioreactor").write_text("{}")
+    assert resolve_recipes(["--config", "bioreactor"]) == ["--config", "bioreactor"]
+
+
+@pytest.mark.parametrize("logger", ["WandbLogger", "TensorBoardLogger"])
+def test_other_loggers_take_one_line(logger: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    options = ["--trainer.logger", logger, "--trainer.logger.save_dir", "logs"]
+    assert run("fit", "--config", "bear_populations", *SMALL, *options) == 0
+    pattern = {"WandbLogger": "*.wandb", "TensorBoardLogger": "events.out.tfevents*"}[logger]
+    assert list(Path("logs").rglob(pattern))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--config", "cancer_treatment", "--data.env", "hiv"], "Did you mean 'hiv_treatment'"),
+        (["--config", "cancer_treatment", "--data.num_env", "3"], "num_env"),
+        (["--config", "cancer_treatment", "--model.world_model.backbone.widht", "3"], "widht"),
+        (["--config", "cancer_treatment", "--model.world_model.backbone.num_heads", "5"], "num_heads must divide"),
+        (
+            ["--config", "cancer_treatment", "--model.policy_module.imagination_horizon", "101"],
+            "max_horizon 100, got 101",
+        ),
+        (["--config", "cancer_treatment", "--data.episode_length", "-5"], "episode_length"),
+        (["--config", "cancer_treatment", "--data.env_options", "{observe_time: false}"], "known_reward: false"),
+        (["--config", "cancer_treatment", "--model.policy_module.imagination", "rapid"], "rapid"),
+    ],
+)
+def test_mistakes_are_named_before_the_first_step(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], words: str
+) -> None:
+    assert words in error_of(capsys, "fit", *arguments)
+
+
+def test_a_recipe_that_does_not_exist_is_named_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("fit", "--config", "cancer_tretment") == 2
+    assert "got 'cancer_tretment'. Did you mean 'cancer_treatment'?" in capsys.readouterr().err
+
+
+def test_a_wrong_key_in_a_recipe_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine.yaml").write_text("data: {init_args: {episode_lenght: 10}}\n")
+    assert "episode_lenght" in error_of(capsys, "fit", "--config", "cancer_treatment", "--config", "mine.yaml")
+
+
+def test_evaluate_names_what_it_cannot_read(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "checkpoint must be a file, got 'no.ckpt'" in error_of(capsys, "evaluate", "no.ckpt")
+    torch.save({"state_dict": {}}, "other.pt")
+    assert "must come from `lit-awm fit`" in error_of(capsys, "evaluate", "other.pt")
+
+
+def test_envs_lists_every_system(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("envs", "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert set(rows) == set(SYSTEMS)
+    assert rows["hiv_treatment"]["states"] == 3
+    assert run("envs") == 0
+    assert "bear_populations" in capsys.readouterr().out
+
+
+def test_help_names_commands_and_recipes_without_loading_torch() -> None:
+    code = "import sys; from lit_awm.cli import main; main(['--help']); assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "cancer_treatment" in done.stdout
+    assert "evaluate" in done.stdout
+
+
+def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train") == 2
+    assert "unknown command 'train'" in capsys.readouterr().err
