@@ -29,7 +29,7 @@ def run(recipe: str, seed: int, folder: Path, threads: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "lit_awm.cli"]
     logger = [f"--trainer.logger.save_dir={folder}", f"--trainer.logger.version=seed_{seed}"]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    fit = [*command, "fit", f"--config={recipe}", f"--seed_everything={seed}", f"--data.seed={seed}", *logger]
+    fit = [*command, "fit", f"--config={recipe}", f"--seed_everything={seed}", *logger]
     log = folder / f"{recipe}_{seed}.txt"
     with log.open("w") as file:
         subprocess.run(fit, stdout=file, stderr=subprocess.STDOUT, check=True, env=environment)

@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lit_awm.checks import check_at_least
 from lit_awm.modules import AlternatingModule, PolicyModule
 
 
@@ -24,9 +25,7 @@ class HorizonCurriculum(Callback):
     """
 
     def __init__(self, start: int, epochs: int) -> None:
-        for name, value in (("start", start), ("epochs", epochs)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}.")
+        check_at_least(1, start=start, epochs=epochs)
         self.start, self.epochs = start, epochs
         self.full: int | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -21,11 +22,12 @@ class AlternatingProgress(TQDMProgressBar):
     """Show phase, environment steps, losses, scores and rates; keep one line for every outer iteration.
 
     Args:
-        refresh_rate: Updates between two refreshes of the bar; 0 switches it off.
+        refresh_rate: Updates between two refreshes of the bar; 0 switches it off. Where the output is no terminal it is
+            refreshed ten times less often, so that log files stay short.
     """
 
     def __init__(self, refresh_rate: int = 10) -> None:
-        super().__init__(refresh_rate=refresh_rate, leave=True)
+        super().__init__(refresh_rate=refresh_rate if sys.stdout.isatty() else 10 * refresh_rate, leave=True)
         self._phase = ""
 
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:

@@ -25,7 +25,7 @@ class RunSummary(Callback):
         rows.append(("time", f"{time.perf_counter() - self._begin:.0f} s"))
         checkpoint = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)
         if checkpoint is not None:
-            rows.append(("checkpoint", checkpoint.last_model_path or checkpoint.best_model_path))
+            rows.append(("checkpoint", checkpoint.best_model_path or checkpoint.last_model_path))
         if trainer.log_dir:
             names = {"log": "metrics.csv", "figure": "trajectory.png"}
             files = {what: Path(trainer.log_dir) / name for what, name in names.items()}

@@ -17,7 +17,7 @@ import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
-from lit_awm.data import SCORES, ExperienceDataModule, evaluate
+from lit_awm.data import EVALUATION_SEED, SCORES, ExperienceDataModule, evaluate
 from lit_awm.envs import SYSTEMS, load_optimum, make_env
 
 CONFIG_KEY = "lit_awm_config"
@@ -91,6 +91,7 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*intended to run from within Python.*")
     warnings.filterwarnings("ignore", message=".*pre-optimization state.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
 
 
 def run_trainer(arguments: list[str]) -> int:
@@ -114,10 +115,8 @@ def evaluate_checkpoint(arguments: list[str]) -> int:
             f"checkpoint must come from `lit-awm fit`, which stores its recipe; {options.checkpoint} has none."
         )
     config = yaml.safe_load(checkpoint[CONFIG_KEY])
-    cli = _make_cli(
-        {"model": config["model"], "data": config["data"], "trainer": {"logger": False, "accelerator": "cpu"}},
-        run=False,
-    )
+    recipe = {key: config[key] for key in ("seed_everything", "model", "data")}
+    cli = _make_cli(recipe | {"trainer": {"logger": False, "accelerator": "cpu"}}, run=False)
     data, module = cli.datamodule, cli.model
     if not isinstance(data, ExperienceDataModule) or not hasattr(module, "behaviour_policy"):
         parser.error(
@@ -126,7 +125,7 @@ def evaluate_checkpoint(arguments: list[str]) -> int:
         )
     module.load_state_dict(checkpoint["state_dict"])
     begin = time.perf_counter()
-    scores = evaluate(data.eval_env, module.behaviour_policy, data.optimum, data.seed + 1)
+    scores = evaluate(data.eval_env, module.behaviour_policy, data.optimum, EVALUATION_SEED)
     result = {
         "env": data.env.name,
         **{score: scores[score].mean().item() if score in scores.keys() else None for score in SCORES},

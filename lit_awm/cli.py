@@ -42,25 +42,25 @@ def resolve_recipes(arguments: list[str]) -> list[str]:
     Raises:
         ValueError: If what follows ``--config`` is neither a file nor a recipe.
     """
-    resolved: list[str] = []
-    common_is_in = False
-    for index, argument in enumerate(arguments):
-        flag, equals, value = argument.partition("=")
-        is_joined = flag == "--config" and bool(equals)
-        name = value if is_joined else argument if index and arguments[index - 1] == "--config" else None
-        if name is None or Path(name).exists():
-            resolved.append(argument)
+    shipped, resolved = recipes(), list[str]()
+    words = iter(arguments)
+    for word in words:
+        flag, is_joined, name = word.partition("=")
+        if flag not in ("--config", "-c"):
+            resolved.append(word)
             continue
-        if name not in recipes():
-            near = difflib.get_close_matches(name, recipes(), n=1, cutoff=0.3)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"--config must be a file or the name of a recipe, got {name!r}.{hint}")
-        if not is_joined:
-            resolved.pop()
-        if not common_is_in and name != COMMON:
-            resolved.append(f"--config={recipes()[COMMON]}")
-        common_is_in = True
-        resolved.append(f"--config={recipes()[name]}")
+        name = name if is_joined else next(words, "")
+        if not Path(name).is_file():
+            if name not in shipped:
+                near = difflib.get_close_matches(name, shipped, n=1, cutoff=0.3)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"--config must be a file or the name of a recipe, got {name!r}.{hint}")
+            common = f"--config={shipped[COMMON]}"
+            if common not in resolved:
+                resolved.append(common)
+            name = str(shipped[name]) if name != COMMON else ""
+        if name:
+            resolved.append(f"--config={name}")
     return resolved
 
 

@@ -1,5 +1,14 @@
 """Unroll a policy in a world model so that the return can be differentiated.
 
+The methods differ in cost and in nothing else:
+
+* ``"sequential"`` keeps the graph of every step. It serves any world model.
+* ``"replay"`` decodes the states without gradient, then recomputes all actions and all predictions in one parallel pass
+  with gradient. Where the policy's input carries no gradient this is the same gradient.
+* ``"warm"`` is ``"replay"`` without the decoding: the policy reads given states, for example those of the gradient step
+  before. This is one step of the fixed-point iteration ``s <- g(s_1, policy(s))``, of which ``k`` make the first ``k``
+  states exact. Where no states are given it decodes.
+
 Shape legend: ``B`` batch, ``H`` horizon, ``S`` state size, ``A`` action size.
 """
 
@@ -72,21 +81,12 @@ def imagine(
 ) -> Imagined:
     """Let the policy act in the world model for ``horizon`` steps.
 
-    The methods differ in cost and in nothing else:
-
-    * ``"sequential"`` keeps the graph of every step. It serves any world model.
-    * ``"replay"`` decodes the states without gradient, then recomputes all actions and all predictions in one
-      parallel pass with gradient. Where the policy's input carries no gradient this is the same gradient.
-    * ``"warm"`` is ``"replay"`` without the decoding: the policy reads ``previous_states``, for example the states
-      of the gradient step before. This is one step of the fixed-point iteration ``s <- g(s_1, policy(s))``, of which
-      ``k`` make the first ``k`` states exact. Without ``previous_states`` it decodes.
-
     Args:
         world_model: Any family for ``"sequential"``, an ``ActionsWorldModel`` for the others.
         policy: The policy; a stochastic one samples with new noise.
         initial_state: ``(B, S)``.
         horizon: Number ``H`` of steps.
-        method: How to unroll.
+        method: ``"sequential"``, ``"replay"`` or ``"warm"``, see above.
         policy_input_gradient: Share in [0, 1] of the gradient that passes through the states that the policy reads.
         previous_states: ``(B, H, S)`` or longer, the states that the policy reads if ``method`` is ``"warm"``.
         action_noise: ``(B, H, A)`` to be added to the policy's actions, or None. Nothing is clipped, so that noise of

@@ -58,6 +58,23 @@ def test_every_recipe_runs_a_step_of_each_phase(recipe: str) -> None:
     assert run("fit", "--config", recipe, "--trainer.fast_dev_run", "2") == 0
 
 
+def test_a_dry_run_leaves_no_file() -> None:
+    assert run("fit", "--config", "bioreactor", "--trainer.fast_dev_run", "2") == 0
+    assert not list(Path.cwd().iterdir())
+
+
+def test_families_of_policies_are_swapped_by_one_option() -> None:
+    options = ["--model.policy", "lit_awm.models.TanhNormalPolicy", "--model.policy_module.imagination", "replay"]
+    assert run("fit", "--config", "bioreactor", *options, "--trainer.fast_dev_run", "2") == 0
+
+
+def test_a_world_model_fits_alone_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    model = ["--model", "lit_awm.modules.WorldModelModule", "--model.world_model", "lit_awm.models.ActionsWorldModel"]
+    sizes = ["--model.world_model.state_dim", "2", "--model.world_model.action_dim", "1"]
+    data = ["--data", "lit_awm.data.ExperienceDataModule", "--data.world_model_updates", "2"]
+    assert run("fit", *model, *sizes, *data, "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu") == 0
+
+
 def test_there_is_a_recipe_for_every_system() -> None:
     assert set(recipes()) == {"common", *SYSTEMS}
 
@@ -112,22 +129,22 @@ def test_a_run_resumes_from_its_checkpoint_under_the_options_that_are_given(caps
 
 
 def test_overrides_reach_what_refers_to_them(capsys: pytest.CaptureFixture[str]) -> None:
-    config = printed_config(capsys, "--config", "cancer_treatment", "--data.episode_length", "40")
-    init = config["model"]["init_args"]
-    assert init["policy_module"]["init_args"]["imagination_horizon"] in (40, "${data.init_args.episode_length}")
-    instantiated = _cli_module("--config", "cancer_treatment", "--data.episode_length", "40")
-    assert instantiated.policy.imagination_horizon == 40
-    assert instantiated.policy.world_model.max_horizon == 40
-    assert instantiated.world_model.world_model.clock_step == pytest.approx(0.05)
+    options = ["--config", "cancer_treatment", "--data.episode_length", "40", "--seed_everything", "7"]
+    assert printed_config(capsys, *options)["data"]["init_args"]["episode_length"] == 40
+    module, data = instantiated(*options)
+    assert module.policy.imagination_horizon == 40
+    assert module.policy.world_model.max_horizon == 40
+    assert module.world_model.world_model.clock_step == pytest.approx(0.05)
+    assert data.seed == 7
 
 
-def _cli_module(*arguments: str) -> Any:
-    """Return the module that ``fit`` would train, without training it."""
+def instantiated(*arguments: str) -> tuple[Any, Any]:
+    """Return the module and the data that ``fit`` would train, without training."""
     seen: list[Any] = []
 
     class Stop(_cli.AwmCLI):
         def _run_subcommand(self, subcommand: str) -> None:
-            seen.append(self.model)
+            seen.append((self.model, self.datamodule))
 
     original, _cli.AwmCLI = _cli.AwmCLI, Stop  # type: ignore[misc]
     try:
@@ -154,7 +171,14 @@ def test_the_common_recipe_comes_once_before_the_first_named_one() -> None:
 
 def test_a_file_goes_before_a_recipe_of_the_same_name() -> None:
     Path("bioreactor").write_text("{}")
-    assert resolve_recipes(["--config", "bioreactor"]) == ["--config", "bioreactor"]
+    assert resolve_recipes(["--config", "bioreactor"]) == ["--config=bioreactor"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_recipe_runs_on_a_gpu() -> None:
+    assert run("fit", "--config", "cancer_treatment", *SMALL, "--trainer.accelerator", "gpu") == 0
+    checkpoint = torch.load("runs/cancer_treatment/version_0/checkpoints/last.ckpt", weights_only=True)
+    assert next(iter(checkpoint["state_dict"].values())).is_cuda
 
 
 @pytest.mark.parametrize("logger", ["WandbLogger", "TensorBoardLogger"])

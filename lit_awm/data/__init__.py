@@ -1,6 +1,6 @@
 """Data for world models and policies."""
 
 from lit_awm.data.evaluation import SCORES, EvaluationEpisodes, evaluate
-from lit_awm.data.experience import ExperienceDataModule
+from lit_awm.data.experience import EVALUATION_SEED, ExperienceDataModule
 
-__all__ = ["SCORES", "EvaluationEpisodes", "ExperienceDataModule", "evaluate"]
+__all__ = ["EVALUATION_SEED", "SCORES", "EvaluationEpisodes", "ExperienceDataModule", "evaluate"]

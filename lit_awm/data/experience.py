@@ -12,6 +12,7 @@ from torchrl.checkpoint import GlobalRNGState
 from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, ReplayBuffer, SliceSampler
 
+from lit_awm.checks import check_at_least
 from lit_awm.data.evaluation import EvaluationEpisodes
 from lit_awm.data.exploration import Exploration
 from lit_awm.envs import KnownReward, load_optimum, make_env
@@ -19,6 +20,7 @@ from lit_awm.loops import AlternatingLoop
 from lit_awm.models import Policy
 
 TRAJECTORY = ("collector", "traj_ids")
+EVALUATION_SEED = 2**31 - 1
 STORED = ("observation", "action", "is_init", TRAJECTORY, ("next", "observation"), ("next", "reward"))
 
 
@@ -45,7 +47,7 @@ class ExperienceDataModule(LightningDataModule):
         slice_length: Steps of the trajectories that the world model is fitted to; None for whole episodes.
         capacity: Steps that the replay buffer holds.
         eval_episodes: Episodes of an evaluation; one is enough where all begin in the same state.
-        seed: Seed of the environments; evaluation uses ``seed + 1``.
+        seed: Seed of the environments in which experience is collected; that of the evaluation never changes.
 
     Raises:
         ValueError: If an argument is out of its range; the message says which and what to do.
@@ -70,27 +72,15 @@ class ExperienceDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        check_at_least(1, world_model_updates=world_model_updates, policy_updates=policy_updates)
+        check_at_least(1, world_model_batch_size=world_model_batch_size, policy_batch_size=policy_batch_size)
+        check_at_least(1, warmup_episodes=warmup_episodes, eval_episodes=eval_episodes, mean_hold=mean_hold)
+        check_at_least(0, exploration_noise=exploration_noise)
         self.slice_length = episode_length if slice_length is None else slice_length
-        counts = {
-            "world_model_updates": world_model_updates,
-            "policy_updates": policy_updates,
-            "world_model_batch_size": world_model_batch_size,
-            "policy_batch_size": policy_batch_size,
-            "warmup_episodes": warmup_episodes,
-            "eval_episodes": eval_episodes,
-        }
-        for name, count in counts.items():
-            if count < 1:
-                raise ValueError(f"{name} must be at least 1, got {count}.")
         if not 1 <= self.slice_length <= episode_length:
             raise ValueError(
                 f"slice_length must be between 1 and episode_length {episode_length}, got {self.slice_length}. Lower "
                 "`slice_length`, or raise `episode_length`."
-            )
-        if exploration_noise < 0 or mean_hold < 1:
-            raise ValueError(
-                "exploration_noise must be at least 0 and mean_hold at least 1, got "
-                f"{exploration_noise} and {mean_hold}."
             )
         options = {"episode_length": episode_length, **(env_options or {})}
         self.env = make_env(env, num_envs, **options)
@@ -177,7 +167,7 @@ class ExperienceDataModule(LightningDataModule):
         if self.policy is None:
             return []
         return EvaluationEpisodes(
-            self.eval_env, self.policy, self.optimum, self.seed + 1, lambda: {"env_steps": self.env_steps}
+            self.eval_env, self.policy, self.optimum, EVALUATION_SEED, lambda: {"env_steps": self.env_steps}
         )
 
     def teardown(self, stage: str) -> None:
@@ -226,7 +216,8 @@ class ExperienceDataModule(LightningDataModule):
         if self.collector is None:
             return {}
         count = len(self.buffer)
-        rows = self.buffer[:count].flatten_keys(".").to_dict() if count else {}
+        # A copy, since saving a view would save all of the capacity.
+        rows = self.buffer[:count].clone().flatten_keys(".").to_dict() if count else {}
         collector = dict(self.collector.state_dict())
         collector.pop("policy_state_dict")
         return {
@@ -239,10 +230,10 @@ class ExperienceDataModule(LightningDataModule):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on as if the run had never stopped."""
+        """Go on as if the run had never stopped; outside of a fit only the counter matters."""
+        self.env_steps = state_dict["env_steps"]
         if self.collector is None:
             return
-        self.env_steps = state_dict["env_steps"]
         rows = state_dict["rows"]
         if rows:
             count = len(rows["observation"])

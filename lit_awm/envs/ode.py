@@ -16,6 +16,8 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Composite, Unbounded
 from torchrl.envs import EnvBase
 
+from lit_awm.checks import check_at_least
+
 Integrator = Literal["euler", "rk4"]
 INTEGRATORS: tuple[Integrator, ...] = ("euler", "rk4")
 
@@ -70,9 +72,7 @@ class OdeEnv(EnvBase):
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        for argument, value in (("num_envs", num_envs), ("episode_length", episode_length)):
-            if value < 1:
-                raise ValueError(f"{argument} must be at least 1, got {value}.")
+        check_at_least(1, num_envs=num_envs, episode_length=episode_length)
         if duration <= 0:
             raise ValueError(f"duration must be positive, got {duration}.")
         if not 0 <= initial_spread < 1:

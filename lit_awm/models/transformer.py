@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lit_awm.checks import check_at_least
+
 
 class KeyValueCache:
     """Keys and values of the tokens seen so far, for every layer.
@@ -96,10 +98,14 @@ class CausalTransformer(nn.Module):
         feedforward_factor: int = 2,
     ) -> None:
         super().__init__()
-        sizes = {"hidden_dim": hidden_dim, "num_layers": num_layers, "num_heads": num_heads, "max_horizon": max_horizon}
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, got {size}.")
+        check_at_least(
+            1,
+            hidden_dim=hidden_dim,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            max_horizon=max_horizon,
+            feedforward_factor=feedforward_factor,
+        )
         if hidden_dim % num_heads:
             raise ValueError(f"num_heads must divide hidden_dim {hidden_dim}, got {num_heads}.")
         self.hidden_dim, self.max_horizon = hidden_dim, max_horizon

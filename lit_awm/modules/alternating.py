@@ -11,6 +11,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from tensordict import TensorDict
 from torch import Tensor
 
+from lit_awm.checks import check_at_least
 from lit_awm.models import Policy, RewardFn, WorldModel
 from lit_awm.modules.optimization import log_evaluation, prefixed
 from lit_awm.modules.policy import PolicyModule
@@ -59,8 +60,7 @@ class AlternatingModule(LightningModule):
         accumulate: int = 1,
     ) -> None:
         super().__init__()
-        if accumulate < 1:
-            raise ValueError(f"accumulate must be at least 1, got {accumulate}.")
+        check_at_least(1, accumulate=accumulate)
         if gradient_clip_val is not None and gradient_clip_val <= 0:
             raise ValueError(f"gradient_clip_val must be positive or null, got {gradient_clip_val}.")
         if known_reward and known_reward_fn is None:
@@ -135,7 +135,7 @@ class AlternatingModule(LightningModule):
     def _step_scheduler(self, optimizer: LightningOptimizer) -> None:
         for config in self.trainer.lr_scheduler_configs:
             if config.scheduler.optimizer is optimizer.optimizer:
-                config.scheduler.step()
+                config.scheduler.step()  # type: ignore[call-arg]  # a plateau scheduler has been refused
 
     def validation_step(self, batch: TensorDict, batch_idx: int) -> None:
         log_evaluation(self, batch)

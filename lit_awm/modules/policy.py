@@ -10,6 +10,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from tensordict import TensorDict
 from torch import Tensor, nn
 
+from lit_awm.checks import check_at_least
 from lit_awm.imagination import Method, check_method, imagine
 from lit_awm.models import Policy, WorldModel
 from lit_awm.modules.optimization import build_optimizer, default_optimizer, log_evaluation, prefixed
@@ -58,8 +59,7 @@ class PolicyModule(LightningModule):
         super().__init__()
         world_model.check_horizon(imagination_horizon)
         check_method(imagination, world_model, policy, policy_input_gradient)
-        if action_noise < 0:
-            raise ValueError(f"action_noise must be at least 0, got {action_noise}.")
+        check_at_least(0, action_noise=action_noise)
         if entropy_weight and not policy.is_stochastic:
             raise ValueError(
                 f"entropy_weight must be 0 for a deterministic policy, got {entropy_weight}. Use a TanhNormalPolicy."

@@ -70,6 +70,12 @@ def test_initial_states_are_recorded_first_states(collected: ExperienceDataModul
     assert states[:, 0].std() > 0
 
 
+def test_a_checkpoint_holds_the_rows_in_use_and_not_the_capacity(collected: ExperienceDataModule) -> None:
+    rows = collected.state_dict()["rows"]
+    assert all(len(value) == collected.env_steps for value in rows.values())
+    assert all(value.untyped_storage().nbytes() == value.nbytes for value in rows.values())
+
+
 def test_a_restored_datamodule_collects_and_samples_the_same(
     collected: ExperienceDataModule, make_trainer: Callable[..., Trainer]
 ) -> None:
@@ -114,7 +120,7 @@ def test_random_streams_of_two_seeds_differ() -> None:
         ({"policy_updates": 0}, "policy_updates must be at least 1, got 0"),
         ({"world_model_batch_size": -1}, "world_model_batch_size must be at least 1, got -1"),
         ({"exploration_noise": -0.1}, "exploration_noise must be at least 0"),
-        ({"mean_hold": 0.5}, "mean_hold at least 1, got 0.3 and 0.5"),
+        ({"mean_hold": 0.5}, "mean_hold must be at least 1, got 0.5"),
         ({"capacity": 39}, "capacity must hold the warm-up of 40 steps, got 39"),
         ({"episode_length": 0, "slice_length": 1}, "between 1 and episode_length 0"),
     ],
