@@ -1,4 +1,4 @@
-"""Callbacks: they observe, log and draw, and never change what is learned."""
+"""Callbacks: all but the curriculum only observe, and never change what is learned."""
 
 from lit_awm.callbacks.gradient_norm_monitor import GradientNormMonitor
 from lit_awm.callbacks.horizon_curriculum import HorizonCurriculum

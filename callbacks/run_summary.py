@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.utilities import rank_zero_only
 
 
 class RunSummary(Callback):
-    """Print cost, optimum, regret, gap, environment steps, time, and the paths of checkpoint, log and figure."""
+    """Print cost, optimum, regret, gap, environment steps, time, and the paths of checkpoint, log and figure.
 
-    def __init__(self) -> None:
-        self._begin = 0.0
+    It prints what the other callbacks have logged and written, and leaves out what they have not.
+    """
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._begin = time.perf_counter()
-
-    @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        log_dir = trainer.log_dir  # a collective call
+        if not trainer.is_global_zero:
+            return
         rows = self._scores(trainer)
-        rows.append(("time", f"{time.perf_counter() - self._begin:.0f} s"))
         checkpoint = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)
         if checkpoint is not None:
             rows.append(("checkpoint", checkpoint.best_model_path or checkpoint.last_model_path))
-        if trainer.log_dir:
+        if log_dir:
             names = {"log": "metrics.csv", "figure": "trajectory.png"}
-            files = {what: Path(trainer.log_dir) / name for what, name in names.items()}
+            files = {what: Path(log_dir) / name for what, name in names.items()}
             rows += [(what, str(path)) for what, path in files.items() if path.is_file()]
         print("\n" + "\n".join(f"{name:<18}{value}" for name, value in rows if value))  # noqa: T201
 
@@ -46,4 +42,6 @@ class RunSummary(Callback):
                 rows.append((name, f"{metrics[f'eval/{name}']:.3%}   ({meaning})"))
         if "env_steps" in metrics:
             rows.append(("environment steps", f"{metrics['env_steps']:.0f}"))
+        if "time/elapsed_s" in metrics:
+            rows.append(("training time", f"{metrics['time/elapsed_s']:.0f} s"))
         return rows

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 from tensordict import TensorDict
 from torch import Tensor
@@ -35,14 +34,14 @@ class TrajectoryFigure(Callback):
         if trainer.state.fn == "validate":
             self.on_train_end(trainer, pl_module)
 
-    @rank_zero_only
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._evaluation is None or trainer.log_dir is None:
+        log_dir = trainer.log_dir  # a collective call
+        if self._evaluation is None or log_dir is None or not trainer.is_global_zero:
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         figure = draw_trajectory(data.eval_env, self._evaluation, data.optimum)
-        Path(trainer.log_dir).mkdir(parents=True, exist_ok=True)
-        figure.savefig(Path(trainer.log_dir) / "trajectory.png", dpi=120)
+        Path(log_dir).mkdir(parents=True, exist_ok=True)
+        figure.savefig(Path(log_dir) / "trajectory.png", dpi=120)
 
 
 def draw_trajectory(env: TransformedEnv, evaluation: TensorDict, optimum: Optimum | None) -> Figure:

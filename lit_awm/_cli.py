@@ -14,6 +14,7 @@ from typing import Any
 import jsonargparse
 import torch
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
@@ -58,7 +59,7 @@ class AwmCLI(LightningCLI):
         """Build model, data and trainer; what they find wrong is an error of usage."""
         try:
             super().instantiate_classes()
-        except ValueError as error:
+        except (ValueError, MisconfigurationException) as error:
             self.parser.error(str(_first_cause(error)))
 
 
@@ -81,6 +82,7 @@ def _make_cli(arguments: dict[str, Any] | None, run: bool) -> AwmCLI:
         subclass_mode_data=True,
         auto_configure_optimizers=False,
         save_config_callback=SaveConfig,
+        save_config_kwargs={"overwrite": True, "config_filename": "lit_awm_config.yaml"},
         seed_everything_default=0,
         parser_kwargs={"parser_mode": "omegaconf+"},
     )
@@ -96,7 +98,7 @@ def _quieten() -> None:
 
 def run_trainer(arguments: list[str]) -> int:
     """Run ``fit`` or ``validate``."""
-    sys.argv[1:] = arguments  # Lightning's processes of a multi-device run start from it
+    sys.argv[1:] = arguments  # which is what LightningCLI parses
     _make_cli(None, run=True)
     return 0
 
@@ -130,7 +132,7 @@ def evaluate_checkpoint(arguments: list[str]) -> int:
         "env": data.env.name,
         **{score: scores[score].mean().item() if score in scores.keys() else None for score in SCORES},
         "optimum": None if data.optimum is None else data.optimum.cost,
-        "env_steps": checkpoint["ExperienceDataModule"]["env_steps"],
+        "env_steps": checkpoint.get(type(data).__qualname__, {}).get("env_steps"),
         "seed": config["seed_everything"],
         "training_time_s": checkpoint["callbacks"].get("Throughput", {}).get("elapsed_s"),
         "wall_time_s": time.perf_counter() - begin,
@@ -161,7 +163,8 @@ def list_envs(arguments: list[str]) -> int:
     columns = list(next(iter(rows.values())))
     print(f"{'environment':<20}" + "".join(f"{column:>15}" for column in columns))  # noqa: T201
     for name, row in rows.items():
-        print(f"{name:<20}" + "".join(f"{value:>15.6g}" for value in row.values()))  # noqa: T201
+        cells = ("-" if value is None else f"{value:.6g}" for value in row.values())
+        print(f"{name:<20}" + "".join(f"{cell:>15}" for cell in cells))  # noqa: T201
     return 0
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 def check_at_least(minimum: float, **arguments: float) -> None:
     """Reject arguments below a minimum.
@@ -12,3 +15,9 @@ def check_at_least(minimum: float, **arguments: float) -> None:
     for name, value in arguments.items():
         if value < minimum:
             raise ValueError(f"{name} must be at least {minimum}, got {value}.")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a question, with a space before it, that offers the known name nearest to ``name``; empty if none is."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.3)
+    return f" Did you mean {near[0]!r}?" if near else ""

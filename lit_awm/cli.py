@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from pathlib import Path
+
+from lit_awm.checks import did_you_mean
 
 COMMON = "common"
 USAGE = """usage: lit-awm COMMAND [options]
@@ -52,8 +53,7 @@ def resolve_recipes(arguments: list[str]) -> list[str]:
         name = name if is_joined else next(words, "")
         if not Path(name).is_file():
             if name not in shipped:
-                near = difflib.get_close_matches(name, shipped, n=1, cutoff=0.3)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
+                hint = did_you_mean(name, shipped)
                 raise ValueError(f"--config must be a file or the name of a recipe, got {name!r}.{hint}")
             common = f"--config={shipped[COMMON]}"
             if common not in resolved:

@@ -33,26 +33,27 @@ class AlternatingLoop:
         source: Collects and samples.
         world_model_updates: Batches for the world model in a pass.
         policy_updates: Batches for the policy in a pass.
-        limit: Upper limit of the sum of both; a smaller number shortens both phases alike, and keeps at least one
-            batch of each from 2 on.
+        limit: After how many batches of a pass the trainer stops, if it does; both phases are then shortened alike, and
+            from 2 on at least one batch of each is kept.
     """
 
     def __init__(
         self, source: ExperienceSource, world_model_updates: int, policy_updates: int, limit: int | None = None
     ) -> None:
         self.source = source
+        self.full_length = world_model_updates + policy_updates
         self.world_model_updates, self.policy_updates = _shorten(world_model_updates, policy_updates, limit)
         self.position = 0
         self._resume_at = 0
         self._initial_states: TensorDict | None = None
 
     def __len__(self) -> int:
-        return self.world_model_updates + self.policy_updates
+        return self.full_length  # to which the trainer applies its own limit
 
     def __iter__(self) -> Iterator[TensorDict]:
-        # Lightning stops asking after `len` batches: no line after the last `yield` is ever run.
+        # Lightning stops asking after the last batch: no line after the last `yield` is ever run.
         start, self._resume_at = self._resume_at, 0
-        for position in range(start, len(self)):
+        for position in range(start, self.world_model_updates + self.policy_updates):
             if position == 0:
                 self.source.collect()
             self.position = position + 1
@@ -68,11 +69,26 @@ class AlternatingLoop:
     def state_dict(self) -> dict[str, Any]:
         """Return the position in the pass and what it holds on to."""
         states = self._initial_states
-        return {"position": self.position, "initial_states": None if states is None else states["observation"]}
+        return {
+            "position": self.position,
+            "updates": (self.world_model_updates, self.policy_updates),
+            "initial_states": None if states is None else states["observation"],
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where ``state_dict`` was taken; a whole pass counts as the beginning of the next."""
-        self.position = self._resume_at = state_dict["position"] % len(self)
+        """Go on where ``state_dict`` was taken; a whole pass counts as the beginning of the next.
+
+        Raises:
+            ValueError: If it was taken within a pass of other numbers of updates.
+        """
+        updates, position = tuple(state_dict["updates"]), state_dict["position"] % sum(state_dict["updates"])
+        if position and updates != (self.world_model_updates, self.policy_updates):
+            raise ValueError(
+                f"world_model_updates and policy_updates must be {updates[0]} and {updates[1]} to resume within a "
+                f"pass, got {self.world_model_updates} and {self.policy_updates}. Resume from the end of a pass to "
+                "change them."
+            )
+        self.position = self._resume_at = position
         states = state_dict["initial_states"]
         self._initial_states = None if states is None else TensorDict({"observation": states}, len(states))
 

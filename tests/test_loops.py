@@ -66,6 +66,20 @@ def test_a_pass_that_is_left_early_does_not_disturb_the_next() -> None:
     assert [phase for phase, _ in map(describe, loop)] == ["world_model", "world_model", "policy"]
 
 
+def test_a_finished_pass_resumes_with_other_numbers_of_updates_and_an_unfinished_one_does_not() -> None:
+    loop = AlternatingLoop(CountingSource(), 3, 2)
+    batches = iter(loop)
+    for _ in range(4):
+        next(batches)
+    changed = AlternatingLoop(source := CountingSource(), 3, 5)
+    with pytest.raises(ValueError, match="must be 3 and 2 to resume within a pass, got 3 and 5"):
+        changed.load_state_dict(loop.state_dict())
+    next(batches)
+    changed.load_state_dict(loop.state_dict())
+    assert len(list(changed)) == 8
+    assert source.collected == 1
+
+
 @pytest.mark.parametrize(
     ("updates", "limit", "expected"),
     [

@@ -27,10 +27,11 @@ STORED = ("observation", "action", "is_init", TRAJECTORY, ("next", "observation"
 class ExperienceDataModule(LightningDataModule):
     """Collect experience with the policy in training, and serve it back as batches.
 
-    Each epoch of the trainer is one outer iteration. The first one collects ``warmup_episodes`` with random actions,
-    every later one ``num_envs`` episodes with the policy plus noise. What batches follow depends on the module that
-    is fitted (its ``phases``): trajectories ``(B, H)`` for a world model, initial states ``(B,)`` for a policy, or
-    both in turn. Validation is one deterministic evaluation of the policy, with fixed seeds.
+    Each epoch of the trainer is one outer iteration. The very first one collects ``warmup_episodes`` with random
+    actions, every later one ``num_envs`` episodes with the policy plus noise, or at random if the module has no policy.
+    What batches follow depends on the module that is fitted (its ``phases``): trajectories ``(B, H)`` for a world
+    model, initial states ``(B,)`` for a policy, or both in turn. Validation is one evaluation of the policy without
+    noise, at a seed that never changes. A further fit goes on with the experience of those before.
 
     Args:
         env: Name of the system, see ``lit-awm envs``.
@@ -82,6 +83,9 @@ class ExperienceDataModule(LightningDataModule):
                 f"slice_length must be between 1 and episode_length {episode_length}, got {self.slice_length}. Lower "
                 "`slice_length`, or raise `episode_length`."
             )
+        for name in ("episode_length", "num_envs"):
+            if env_options and name in env_options:
+                raise ValueError(f"env_options must not hold {name}. Give it beside env_options, as {name}.")
         options = {"episode_length": episode_length, **(env_options or {})}
         self.env = make_env(env, num_envs, **options)
         if warmup_episodes % num_envs:
@@ -103,6 +107,7 @@ class ExperienceDataModule(LightningDataModule):
         self.env_steps = 0
         self.policy: Policy | None = None
         self.collector: Collector | None = None
+        self.exploration: Exploration
 
     # -- What models need to know about the environment -----------------------------------------------------------
 
@@ -129,11 +134,13 @@ class ExperienceDataModule(LightningDataModule):
     # -- Lightning ------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        """Build the collector and the buffer around the policy of the module that is fitted."""
+        """Collect with the policy of the module that is fitted; the first fit makes the collector and the buffer."""
         assert self.trainer is not None
-        module = self.trainer.lightning_module
-        self.policy = getattr(module, "behaviour_policy", None)
-        if stage != "fit" or self.collector is not None:
+        self.policy = getattr(self.trainer.lightning_module, "behaviour_policy", None)
+        if stage != "fit":
+            return
+        if self.collector is not None:  # a further fit goes on with the experience of those before
+            self.exploration.policy = self.policy
             return
         self.env.set_seed(self.seed)
         self.exploration = Exploration(self.policy, self.action_dim, self.exploration_noise, self.mean_hold)
@@ -157,7 +164,9 @@ class ExperienceDataModule(LightningDataModule):
         phases = getattr(self.trainer.lightning_module, "phases", ("world_model",))
         world_model_updates = self.world_model_updates if "world_model" in phases else 0
         policy_updates = self.policy_updates if "policy" in phases else 0
-        limit = self.trainer.overfit_batches or self.trainer.limit_train_batches  # type: ignore[attr-defined]
+        if self.trainer.overfit_batches:  # type: ignore[attr-defined]
+            raise ValueError("overfit_batches must be 0: every pass collects new experience. Use limit_train_batches.")
+        limit = self.trainer.limit_train_batches
         if isinstance(limit, float):
             limit = int(limit * (world_model_updates + policy_updates))
         return AlternatingLoop(self, world_model_updates, policy_updates, limit)
@@ -169,12 +178,6 @@ class ExperienceDataModule(LightningDataModule):
         return EvaluationEpisodes(
             self.eval_env, self.policy, self.optimum, EVALUATION_SEED, lambda: {"env_steps": self.env_steps}
         )
-
-    def teardown(self, stage: str) -> None:
-        """Close the collector at the end of a fit."""
-        if stage == "fit" and self.collector is not None:
-            self.collector.shutdown(close_env=False)
-            self.collector = None
 
     # -- Experience -----------------------------------------------------------------------------------------------
 
@@ -241,4 +244,7 @@ class ExperienceDataModule(LightningDataModule):
         self.buffer.writer.load_state_dict(state_dict["writer"])
         self.collector.load_state_dict(state_dict["collector"], strict=False)
         self.env.rng.set_state(state_dict["env"])
-        GlobalRNGState().load_state_dict(state_dict["global"])
+        generators = dict(state_dict["global"])
+        if not torch.cuda.is_available():
+            generators.pop("torch_cuda", None)  # a run that moves to a CPU draws from the CPU's generator
+        GlobalRNGState().load_state_dict(generators)

@@ -9,10 +9,9 @@ from lit_awm.models import Policy
 
 
 def act(policy: Policy, observation: Tensor, noise: Tensor | None = None) -> Tensor:
-    """Return the policy's action for ``(N, S)``, where the observation is, wherever the policy itself may be."""
-    device = policy.state_scaler.mean.device
-    action = policy.sample(observation.to(device), None if noise is None else noise.to(device))
-    return action.to(observation.device)
+    """Return the policy's action for ``(N, S)``, on the observation's device and in its type, whatever the policy's."""
+    like = policy.state_scaler.mean
+    return policy.sample(observation.to(like), None if noise is None else noise.to(like)).to(observation)
 
 
 class Exploration(nn.Module):

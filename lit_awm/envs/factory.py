@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from typing import Any
 
 from torchrl.envs import ActionScaling, CatTensors, InitTracker, ObservationNorm, TransformedEnv
 
+from lit_awm.checks import did_you_mean
 from lit_awm.envs import myriad
 from lit_awm.envs.ode import OdeEnv
 
@@ -23,10 +23,19 @@ def find_system(name: str) -> type[OdeEnv]:
         ValueError: If there is no system of this name; the message gives the nearest and all the others.
     """
     if name not in SYSTEMS:
-        near = difflib.get_close_matches(name, SYSTEMS, n=1, cutoff=0.3)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, SYSTEMS)
         raise ValueError(f"env must name a system, got {name!r}.{hint} There are: {', '.join(sorted(SYSTEMS))}.")
     return SYSTEMS[name]
+
+
+def default_options(name: str) -> dict[str, Any]:
+    """Return the parameters and options of a system and their default values."""
+    system = find_system(name)
+    signatures = (inspect.signature(made_by) for made_by in (OdeEnv.__init__, system.__init__))
+    parameters = {key: value for signature in signatures for key, value in signature.parameters.items()}
+    defaults = {key: value.default for key, value in parameters.items() if value.default is not inspect.Parameter.empty}
+    defaults.pop("num_envs")
+    return defaults | {"observe_time": True}
 
 
 def make_env(name: str, num_envs: int = 1, *, observe_time: bool = True, **options: Any) -> TransformedEnv:
@@ -53,12 +62,10 @@ def make_env(name: str, num_envs: int = 1, *, observe_time: bool = True, **optio
         torch.Size([2, 50, 1])
     """
     system = find_system(name)
-    known = [*inspect.signature(system.__init__).parameters, *inspect.signature(OdeEnv.__init__).parameters]
+    known = default_options(name)
     for option in options:
         if option not in known:
-            near = difflib.get_close_matches(option, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{name} has no option {option!r}.{hint}")
+            raise ValueError(f"{name} has no option {option!r}.{did_you_mean(option, known)}")
     base = system(num_envs=num_envs, **options)
     env = TransformedEnv(base, ActionScaling(), device=base.device)
     env.append_transform(InitTracker())

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from lit_awm.envs.factory import default_options
+
 Cost = TypeVar("Cost", float, Tensor)
 
 
@@ -45,12 +47,10 @@ class Optimum:
         return (cost - self.cost) / room if room > 1e-6 * abs(self.cost) else None
 
 
-def load_optimum(system: str, episode_length: int = 100, **options: Any) -> Optimum | None:
-    """Return the stored optimum of a system, or None if it does not hold for these options."""
-    if episode_length != 100 or any(value != _STORED_FOR.get(key) for key, value in options.items()):
+def load_optimum(system: str, **options: Any) -> Optimum | None:
+    """Return the stored optimum of a system, or None if there is none for these options of ``make_env``."""
+    defaults = default_options(system)
+    if any(value != defaults[key] for key, value in options.items() if key not in ("device", "dtype")):
         return None
-    stored = files("lit_awm.envs.myriad").joinpath("optima.json").read_text(encoding="utf-8")
-    return Optimum(**json.loads(stored)[system])
-
-
-_STORED_FOR = {"integrator": "rk4", "observe_time": True}
+    stored = json.loads(files("lit_awm.envs.myriad").joinpath("optima.json").read_text(encoding="utf-8"))
+    return Optimum(**stored[system]) if system in stored else None

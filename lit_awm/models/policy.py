@@ -10,7 +10,8 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torchrl.modules import TanhNormal
+from torch.distributions import Distribution, Independent, Normal, TransformedDistribution
+from torch.distributions.transforms import TanhTransform
 
 from lit_awm.models.standardizer import Standardizer
 
@@ -101,9 +102,10 @@ class TanhNormalPolicy(Policy):
         self.network = PolicyNetwork(state_dim, 2 * action_dim, hidden_dim, num_layers, num_frequencies)
         self.log_initial_deviation = torch.tensor(initial_deviation).log().item()
 
-    def forward(self, state: Tensor) -> TanhNormal:
-        """Map ``(..., S)`` to a distribution over ``(..., A)`` with ``rsample`` and ``log_prob``."""
-        return TanhNormal(*self._mean_and_deviation(state))
+    def forward(self, state: Tensor) -> Distribution:
+        """Map ``(..., S)`` to a distribution over actions ``(..., A)`` with ``rsample`` and ``log_prob``."""
+        normal = Independent(Normal(*self._mean_and_deviation(state)), 1)
+        return TransformedDistribution(normal, TanhTransform(cache_size=1))
 
     def sample(self, state: Tensor, noise: Tensor | None = None) -> Tensor:
         """Return the action that ``noise`` decides, or the mode of the normal, squashed."""

@@ -27,7 +27,8 @@ class AlternatingModule(LightningModule):
     Args:
         state_dim: Size ``S`` of a state; the command line takes it from the data.
         action_dim: Size ``A`` of an action; the command line takes it from the data.
-        world_model: Makes the world model from ``S`` and ``A``.
+        world_model: Makes the world model from ``S``, ``A`` and the keywords ``reward_fn`` and ``clock_step`` (see
+            :class:`~lit_awm.models.WorldModel`).
         policy: Makes the policy from ``S`` and ``A``.
         world_model_module: Makes the module that fits the world model.
         policy_module: Makes the module that optimises the policy in the world model.
@@ -36,11 +37,12 @@ class AlternatingModule(LightningModule):
         clock_step: Advance per step of the clock at the end of the state, or None; the command line takes it from the
             data.
         gradient_clip_val: Largest norm of a gradient, or None.
-        accumulate: Parts into which a batch is split, to save memory; the gradient is the same.
+        accumulate: Parts into which a batch is split, to save memory; but for random noise the gradient is the same.
 
     Raises:
         ValueError: If ``accumulate`` is below 1, or above it with warm imagination, ``gradient_clip_val`` is not
-            positive, or a reward is to be known of which there is no function.
+            positive, or a reward is to be known of which there is no function; when training starts, if there is more
+            than one process.
     """
 
     phases = ("world_model", "policy")
@@ -92,6 +94,11 @@ class AlternatingModule(LightningModule):
         return self.policy.policy
 
     def setup(self, stage: str) -> None:
+        if self.trainer.world_size > 1:
+            raise ValueError(
+                f"AlternatingModule must be fitted in one process, got {self.trainer.world_size}. "
+                "Set `trainer.devices: 1`."
+            )
         self.world_model.check_slice_length(self.trainer)
 
     def configure_optimizers(self) -> Any:
@@ -118,15 +125,17 @@ class AlternatingModule(LightningModule):
         parts = batch.chunk(self.accumulate) if self.accumulate > 1 else (batch,)
         self.toggle_optimizer(optimizer)
         optimizer.zero_grad()
-        total = torch.zeros((), device=self.device)
+        total, means = torch.zeros((), device=self.device), dict[str, Tensor]()
         for part in parts:
             loss, metrics = child.loss_and_metrics(part)
             share = len(part) / len(batch)
             self.manual_backward(share * loss)
             total += share * loss.detach()
+            for name, value in metrics.items():
+                means[name] = means.get(name, 0) + share * value
         optimizer.step()
         self.untoggle_optimizer(optimizer)
-        return total, metrics
+        return total, means
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         if self.gradient_clip_val is not None:  # here, so that callbacks have seen the gradient as it was

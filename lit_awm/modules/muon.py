@@ -19,8 +19,8 @@ class MuonAdam(Optimizer):
     transformer learns trajectories in fewer updates with it than with Adam alone.
 
     Args:
-        params: The parameters. Matrices count as hidden if both sides are at least 16, which leaves first and last
-            layers to Adam.
+        params: The parameters. Matrices count as hidden if both sides are at least 16, which leaves narrow first and
+            last layers to Adam.
         lr: Learning rate of Muon.
         adam_lr: Learning rate of Adam.
 
@@ -40,15 +40,26 @@ class MuonAdam(Optimizer):
                 f"params must hold matrices of at least {SMALLEST_MATRIX} by {SMALLEST_MATRIX} and other parameters, "
                 f"got {len(hidden)} and {len(others)}. Use torch.optim.Adam for so small a model."
             )
-        self._muon = Muon(hidden, lr=lr, weight_decay=0.0)
-        self._adam = Adam(others, lr=adam_lr)
-        super().__init__([*self._muon.param_groups, *self._adam.param_groups], {})
+        parts = Muon(hidden, lr=lr, weight_decay=0.0), Adam(others, lr=adam_lr)
+        super().__init__([group for part in parts for group in part.param_groups], {})
         self._share()
 
     def _share(self) -> None:
-        """Let both parts work on the state and the groups of this optimizer, where schedulers and checkpoints look."""
+        """Make two parts that work on the state and the groups of this optimizer, where schedulers look."""
+        muon, adam = self.param_groups
+        self._muon, self._adam = Muon(muon["params"]), Adam(adam["params"])
         self._muon.state = self._adam.state = self.state
-        self._muon.param_groups, self._adam.param_groups = self.param_groups[:1], self.param_groups[1:]
+        self._muon.param_groups, self._adam.param_groups = [muon], [adam]
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Refuse more than the two groups of the constructor.
+
+        Raises:
+            ValueError: If a further group is added.
+        """
+        if len(self.param_groups) == 2:
+            raise ValueError("MuonAdam must have two groups, of Muon and of Adam. Give all parameters when it is made.")
+        super().add_param_group(param_group)
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Take one step."""
@@ -60,7 +71,7 @@ class MuonAdam(Optimizer):
         self._adam.step()
         return loss
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a state that ``state_dict`` returned."""
-        super().load_state_dict(state_dict)
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Go on from a state, when it is loaded, copied or unpickled."""
+        super().__setstate__(state)
         self._share()

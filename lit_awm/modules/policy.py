@@ -30,16 +30,16 @@ class PolicyModule(LightningModule):
             update before, as long as initial states and world model stay the same.
         policy_input_gradient: Share of the gradient that passes through the states that the policy reads.
         action_noise: Standard deviation of normal noise on the imagined actions. A policy that is optimised on the one
-            trajectory that it would take may react to small deviations in any way; on noisy ones it learns how to. At
-            every step the noise has mean zero over the batch, so that there is nothing in it to learn.
+            trajectory that it would take may react to small deviations in any way; on noisy ones it learns how to. In a
+            batch of several it is shifted to mean zero at every step, so that there is nothing in it to learn.
         entropy_weight: Weight of the entropy bonus per step, in units of reward, for a stochastic policy.
         optimizer: Makes the optimizer from the parameters.
         scheduler: Makes the learning-rate schedule, stepped after every update.
 
     Raises:
         ValueError: If the world model has no positions for ``imagination_horizon``, the arguments do not fit each
-            other (see :func:`~lit_awm.imagination.check_method`), ``action_noise`` is negative, or a deterministic
-            policy is given an entropy bonus.
+            other (see :func:`~lit_awm.imagination.check_method`), ``action_noise`` is negative, a deterministic
+            policy is given an entropy bonus, or a fit starts with a world model that was never fitted.
     """
 
     phases = ("policy",)
@@ -103,7 +103,7 @@ class PolicyModule(LightningModule):
             method=self.imagination,
             policy_input_gradient=self.policy_input_gradient,
             previous_states=previous,
-            action_noise=None if noise is None else noise[:, :horizon],
+            action_noise=None if noise is None else noise[:, :horizon].to(initial),
         )
         returns = imagined.rewards.sum(dim=1).mean()
         loss, metrics = -returns, {"return": returns.detach()}
@@ -115,7 +115,7 @@ class PolicyModule(LightningModule):
                 metrics["residual"] = moved.abs().amax()
         if self.entropy_weight:
             distribution = self.policy(imagined.states[:, :-1].detach())
-            entropy = -distribution.log_prob(imagined.actions).mean()
+            entropy = -distribution.log_prob(distribution.rsample()).mean()
             loss = loss - self.entropy_weight * horizon * entropy
             metrics["entropy"] = entropy.detach()
         return loss, {"loss": loss.detach(), **metrics}
@@ -128,17 +128,32 @@ class PolicyModule(LightningModule):
 
     def _reusable_states(self, initial: Tensor, horizon: int) -> Tensor | None:
         states = self._warm_states
-        if states is None or states.shape[1] <= horizon or not torch.equal(states[:, 0], initial):
+        if states is None or states.shape[1] <= horizon or not torch.equal(states[:, 0].to(initial), initial):
             return None
-        return states
+        return states.to(initial)
 
     def loss(self, batch: TensorDict) -> Tensor:
         """Return the training loss of a batch, a scalar."""
         return self.loss_and_metrics(batch)[0]
 
     def setup(self, stage: str) -> None:
-        self.world_model.requires_grad_(False)
+        if stage != "fit":
+            return
+        if not self.world_model.state_scaler.is_fitted:
+            raise ValueError(
+                "world_model must have been fitted to data, got one without statistics. Fit it with a "
+                "WorldModelModule, or call its `fit_statistics`."
+            )
         self.adopt_statistics()
+        self.world_model.requires_grad_(False)
+
+    def teardown(self, stage: str) -> None:
+        if stage == "fit":
+            self.world_model.requires_grad_(True)
+
+    def on_train_batch_start(self, batch: TensorDict, batch_idx: int) -> None:
+        if batch_idx == 0:
+            self.forget()
 
     def training_step(self, batch: TensorDict, batch_idx: int) -> Tensor:
         loss, metrics = self.loss_and_metrics(batch)

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from lit_awm.callbacks import GradientNormMonitor
 from tensordict import TensorDict
 from torch.utils.data import DataLoader
 
+from lit_awm.callbacks import GradientNormMonitor
 from lit_awm.models import ActionsWorldModel, CausalTransformer
 from lit_awm.modules import WorldModelModule
 

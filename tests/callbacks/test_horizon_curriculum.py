@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from lightning.pytorch import Callback, Trainer
-from lit_awm.callbacks import HorizonCurriculum
 
+from lit_awm.callbacks import HorizonCurriculum
 from lit_awm.data import ExperienceDataModule
 from lit_awm.models import ActionsWorldModel, CausalTransformer, DeterministicPolicy
 from lit_awm.modules import PolicyModule, WorldModelModule
@@ -23,6 +24,7 @@ class Horizons(Callback):
 def make(horizon: int = 10) -> tuple[PolicyModule, ExperienceDataModule]:
     data = ExperienceDataModule("bioreactor", episode_length=10, num_envs=1, warmup_episodes=1, policy_updates=2)
     model = ActionsWorldModel(2, 1, CausalTransformer(8, 1, 1, 10))
+    model.fit_statistics(torch.rand(4, 10, 2), torch.rand(4, 10, 1), torch.rand(4, 10))
     return PolicyModule(DeterministicPolicy(2, 1), model, horizon), data
 
 

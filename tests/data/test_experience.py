@@ -99,13 +99,66 @@ def test_a_state_that_is_not_finite_is_named_before_it_is_learned_from(make_trai
         make_trainer(max_epochs=1).fit(module, data)
 
 
-def test_random_streams_of_two_seeds_differ() -> None:
+def fit_world_model(make_trainer: Callable[..., Trainer], data: ExperienceDataModule, **options: Any) -> Trainer:
+    module = WorldModelModule(ActionsWorldModel(data.state_dim, data.action_dim, CausalTransformer(8, 1, 1, 10)))
+    trainer = make_trainer(**({"max_epochs": 1} | options))
+    trainer.fit(module, data)
+    return trainer
+
+
+def test_random_streams_of_two_seeds_differ(make_trainer: Callable[..., Trainer]) -> None:
     starts = []
-    for seed in (0, 1):
+    for seed in (0, 0, 1):
         data = ExperienceDataModule("bear_populations", {"initial_spread": 0.2}, seed=seed, **SMALL)
-        data.env.set_seed(data.seed)
-        starts.append(data.env.reset()["state"])
-    assert not torch.equal(*starts)
+        fit_world_model(make_trainer, data)
+        starts.append(data.buffer[:]["observation"][data.buffer[:]["is_init"].squeeze(-1)])
+    assert torch.equal(starts[0], starts[1])
+    assert not torch.equal(starts[0], starts[2])
+
+
+def test_a_further_fit_goes_on_with_the_experience_of_the_first(make_trainer: Callable[..., Trainer]) -> None:
+    data = ExperienceDataModule("bear_populations", {"initial_spread": 0.2}, **SMALL)
+    fit_world_model(make_trainer, data)
+    rows = data.buffer[:]["observation"].clone()
+    assert len(data.state_dict()["rows"]["observation"]) == len(rows) == 40
+    fit_world_model(make_trainer, data)
+    assert torch.equal(data.buffer[:]["observation"][:40], rows)
+    assert len(data.buffer) == data.env_steps == 60
+    assert data.buffer[:]["collector", "traj_ids"].unique().numel() == 6
+
+
+def test_the_oldest_steps_give_way_when_the_buffer_is_full(collected: ExperienceDataModule) -> None:
+    small = ExperienceDataModule("bear_populations", capacity=50, slice_length=6, **SMALL)
+    small.trainer = collected.trainer
+    small.setup("fit")
+    for _ in range(5):
+        small.collect()
+    assert len(small.buffer) == 50
+    assert small.env_steps == 120
+    for _ in range(20):
+        batch = small.sample_trajectories()
+        assert torch.equal(batch["next", "observation"][:, :-1], batch["observation"][:, 1:])
+    restored = ExperienceDataModule("bear_populations", capacity=50, slice_length=6, **SMALL)
+    restored.trainer = collected.trainer
+    restored.setup("fit")
+    restored.load_state_dict(small.state_dict())
+    for data in (small, restored):
+        torch.manual_seed(5)
+        data.collect()
+    for key in ("observation", "action", ("next", "reward")):
+        assert torch.equal(small.buffer[:][key], restored.buffer[:][key])
+
+
+@pytest.mark.parametrize(("limit", "steps"), [(0.5, 2), (3, 3), (2, 2)])
+def test_a_limit_of_the_trainer_is_applied_once(make_trainer: Callable[..., Trainer], limit: float, steps: int) -> None:
+    data = ExperienceDataModule("bear_populations", **(SMALL | {"world_model_updates": 4}))
+    assert fit_world_model(make_trainer, data, limit_train_batches=limit, max_epochs=2).global_step == 2 * steps
+
+
+def test_overfitting_a_batch_is_refused(make_trainer: Callable[..., Trainer]) -> None:
+    data = ExperienceDataModule("bear_populations", **SMALL)
+    with pytest.raises(ValueError, match="overfit_batches must be 0"):
+        fit_world_model(make_trainer, data, overfit_batches=1)
 
 
 @pytest.mark.parametrize(
@@ -122,6 +175,8 @@ def test_random_streams_of_two_seeds_differ() -> None:
         ({"exploration_noise": -0.1}, "exploration_noise must be at least 0"),
         ({"mean_hold": 0.5}, "mean_hold must be at least 1, got 0.5"),
         ({"capacity": 39}, "capacity must hold the warm-up of 40 steps, got 39"),
+        ({"env_options": {"episode_length": 5}}, "env_options must not hold episode_length"),
+        ({"env_options": {"num_envs": 5}}, "env_options must not hold num_envs"),
         ({"episode_length": 0, "slice_length": 1}, "between 1 and episode_length 0"),
     ],
 )

@@ -147,6 +147,20 @@ def test_warm_imagination_starts_anew_when_the_model_has_changed(make_trainer: C
     assert watch.seen == [False, True, True] * 2
 
 
+def test_both_phases_survive_a_fractional_limit(make_trainer: Callable[..., Trainer]) -> None:
+    data, watch = make_data(world_model_updates=4, policy_updates=4), Watch()
+    make_trainer(max_epochs=1, callbacks=[watch], limit_train_batches=0.5).fit(make_module(data), data)
+    assert [phase for phase, _, _ in watch.changed] == ["world_model"] * 2 + ["policy"] * 2
+
+
+def test_a_scheduler_that_waits_for_a_plateau_is_refused(make_trainer: Callable[..., Trainer]) -> None:
+    data = make_data()
+    module = make_module(data)
+    module.policy.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau
+    with pytest.raises(ValueError, match="got ReduceLROnPlateau. Use for example"):
+        make_trainer(max_epochs=1).fit(module, data)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -48,6 +48,22 @@ def test_a_restored_optimizer_goes_on_exactly() -> None:
         assert torch.equal(a, b)
 
 
+def test_a_copy_goes_on_exactly() -> None:
+    model = make_model()
+    optimizer = MuonAdam(model.parameters())
+    train(model, optimizer)
+    copied_model, copied = deepcopy((model, optimizer))
+    train(model, optimizer)
+    train(copied_model, copied)
+    for a, b in zip(model.parameters(), copied_model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_further_group_is_refused() -> None:
+    with pytest.raises(ValueError, match="must have two groups"):
+        MuonAdam(make_model().parameters()).add_param_group({"params": [nn.Parameter(torch.zeros(1))]})
+
+
 def test_schedulers_reach_both_parts() -> None:
     model = make_model()
     optimizer = MuonAdam(model.parameters())

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from tensordict import TensorDict
 
 from lit_awm.data import ExperienceDataModule
@@ -77,7 +77,7 @@ def test_the_entropy_bonus_widens_the_policy(world_model: ActionsWorldModel, ini
     optimizer = torch.optim.Adam(policy.parameters(), lr=1e-2)
 
     def deviation() -> float:
-        return policy(initial_state).scale.mean().item()
+        return policy(initial_state).base_dist.base_dist.scale.mean().item()
 
     before = deviation()
     for _ in range(20):
@@ -90,6 +90,7 @@ def test_the_entropy_bonus_widens_the_policy(world_model: ActionsWorldModel, ini
 def test_it_fits_alone_in_a_frozen_model_and_improves_the_imagined_return(make_trainer: Callable[..., Trainer]) -> None:
     data = ExperienceDataModule("bioreactor", episode_length=10, num_envs=2, warmup_episodes=2, policy_updates=20)
     model = ActionsWorldModel(2, 1, CausalTransformer(16, 1, 2, 10))
+    model.fit_statistics(torch.rand(4, 10, 2), torch.rand(4, 10, 1), torch.rand(4, 10))
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     module = PolicyModule(DeterministicPolicy(2, 1), model, imagination_horizon=10, imagination="warm")
     initial = TensorDict({"observation": torch.tensor([[0.5, -1.0]])}, batch_size=1)
@@ -100,6 +101,31 @@ def test_it_fits_alone_in_a_frozen_model_and_improves_the_imagined_return(make_t
     assert module.loss(initial).item() < before
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
     assert "eval/cost" in trainer.callback_metrics
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_noise_is_drawn_anew_in_every_epoch(make_trainer: Callable[..., Trainer]) -> None:
+    data = ExperienceDataModule("bioreactor", episode_length=10, num_envs=2, warmup_episodes=2, policy_updates=3)
+    model = ActionsWorldModel(2, 1, CausalTransformer(16, 1, 2, 10))
+    model.fit_statistics(torch.rand(4, 10, 2), torch.rand(4, 10, 1), torch.rand(4, 10))
+    module = PolicyModule(DeterministicPolicy(2, 1), model, 10, imagination="warm", action_noise=0.1)
+    seen = []
+
+    class Noise(Callback):
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+            seen.append(pl_module.get_extra_state()["warm_noise"])
+
+    make_trainer(max_epochs=2, callbacks=[Noise()]).fit(module, data)
+    assert torch.equal(seen[0], seen[2])
+    assert torch.equal(seen[3], seen[5])
+    assert not torch.equal(seen[0], seen[3])
+
+
+def test_a_world_model_that_was_never_fitted_is_refused(make_trainer: Callable[..., Trainer]) -> None:
+    data = ExperienceDataModule("bioreactor", episode_length=10)
+    module = PolicyModule(DeterministicPolicy(2, 1), ActionsWorldModel(2, 1, CausalTransformer(16, 1, 2, 10)), 10)
+    with pytest.raises(ValueError, match="world_model must have been fitted to data.*WorldModelModule"):
+        make_trainer(max_epochs=1).fit(module, data)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import torch
 from lit_awm.modules import CosineRestarts
 
 
-def rates(period: int, warmup: int, updates: int) -> list[float]:
+def rates(period: int, warmup: float, updates: int) -> list[float]:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
     schedule = CosineRestarts(optimizer, period, warmup)
     seen = []
@@ -23,13 +23,16 @@ def test_every_period_falls_from_the_full_rate_towards_zero() -> None:
 
 
 def test_every_period_begins_with_a_warm_up() -> None:
-    seen = rates(period=100, warmup=4, updates=200)
+    seen = rates(period=100, warmup=0.04, updates=200)
     assert seen[:4] == pytest.approx([0.4, 0.8, 1.2, 1.6], rel=0.01)
     assert seen[100:] == pytest.approx(seen[:100])
     assert max(seen) > 1.98
 
 
-@pytest.mark.parametrize(("period", "warmup"), [(0, 0), (10, 10), (10, -1)])
-def test_bad_periods_are_refused(period: int, warmup: int) -> None:
-    with pytest.raises(ValueError, match=f"got {period} and {warmup}"):
+@pytest.mark.parametrize(
+    ("period", "warmup", "words"),
+    [(0, 0.0, "period must be at least 1, got 0"), (10, 1.0, "below 1, got 1.0"), (10, -0.1, "at least 0.*got -0.1")],
+)
+def test_bad_periods_are_refused(period: int, warmup: float, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
         rates(period, warmup, 1)
