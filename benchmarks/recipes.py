@@ -69,7 +69,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/recipes"))
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args()
-    options.folder.mkdir(parents=True, exist_ok=True)
+    if options.folder.exists():
+        parser.error(f"--folder must not exist yet, got {options.folder}. Give another, or remove it.")
+    options.folder.mkdir(parents=True)
     jobs = [(recipe, seed) for recipe in options.recipes for seed in options.seeds]
     with ThreadPoolExecutor(options.jobs) as pool:
         futures = [pool.submit(run, recipe, seed, options.folder, options.threads) for recipe, seed in jobs]

@@ -14,14 +14,14 @@ Fit action-conditioned world models and optimise policies through them.
 
 commands:
   fit        fit a world model and optimise a policy in it, by a recipe
-  validate   score a checkpoint in the real environment, by a recipe
+  validate   score a checkpoint (--ckpt_path) in the real environment, by a recipe
   evaluate   score a checkpoint by the recipe that it was made with
   envs       list the environments, with sizes and optimum
 
   lit-awm fit --config cancer_treatment               run a recipe
   lit-awm fit --config cancer_treatment --seed_everything 1 --trainer.max_epochs 5
   lit-awm fit --config cancer_treatment --config my.yaml --print_config
-  lit-awm evaluate runs/version_0/checkpoints/last.ckpt --json
+  lit-awm evaluate runs/cancer_treatment/version_0/checkpoints/last.ckpt --json
   lit-awm COMMAND --help                              all options of a command
 
 recipes (a name after --config that is no file):

@@ -1,13 +1,13 @@
 """Unroll a policy in a world model so that the return can be differentiated.
 
-The methods differ in cost and in nothing else:
+There are three methods:
 
 * ``"sequential"`` keeps the graph of every step. It serves any world model.
 * ``"replay"`` decodes the states without gradient, then recomputes all actions and all predictions in one parallel pass
   with gradient. Where the policy's input carries no gradient this is the same gradient.
 * ``"warm"`` is ``"replay"`` without the decoding: the policy reads given states, for example those of the gradient step
   before. This is one step of the fixed-point iteration ``s <- g(s_1, policy(s))``, of which ``k`` make the first ``k``
-  states exact. Where no states are given it decodes.
+  states exact: an approximation until it has converged, ``"replay"`` then. Where no states are given it decodes.
 
 Shape legend: ``B`` batch, ``H`` horizon, ``S`` state size, ``A`` action size.
 """

@@ -30,8 +30,9 @@ class PolicyModule(LightningModule):
             update before, as long as initial states and world model stay the same.
         policy_input_gradient: Share of the gradient that passes through the states that the policy reads.
         action_noise: Standard deviation of normal noise on the imagined actions. A policy that is optimised on the one
-            trajectory that it would take may react to small deviations in any way; on noisy ones it learns how to. In a
-            batch of several it is shifted to mean zero at every step, so that there is nothing in it to learn.
+            trajectory that it would take may react to small deviations in any way; on noisy ones it learns how to. The
+            first trajectory of a batch is free of noise; over the others the noise is shifted to mean zero at every
+            step, so that there is nothing in it to learn.
         entropy_weight: Weight of the entropy bonus per step, in units of reward, for a stochastic policy.
         optimizer: Makes the optimizer from the parameters.
         scheduler: Makes the learning-rate schedule, stepped after every update.
@@ -124,7 +125,9 @@ class PolicyModule(LightningModule):
         if not self.action_noise:
             return None
         noise = self.action_noise * torch.randn(len(initial), horizon, self.policy.action_dim).to(initial)
-        return noise - noise.mean(dim=0) if len(noise) > 1 else noise
+        noise[0] = 0
+        noise[1:] -= noise[1:].mean(dim=0)
+        return noise
 
     def _reusable_states(self, initial: Tensor, horizon: int) -> Tensor | None:
         states = self._warm_states

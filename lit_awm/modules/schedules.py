@@ -21,23 +21,29 @@ class CosineRestarts(LRScheduler):
         optimizer: The optimizer.
         period: Number of updates from one restart to the next.
         warmup: Share in [0, 1) of a period in which the rate rises from near zero.
+        decay: Factor in (0, 1] by which every restart begins lower than the one before; below 1 later phases refine what
+            earlier ones have found.
         last_epoch: Number of the last update; -1 to start.
 
     Raises:
-        ValueError: If ``period`` is below 1, or ``warmup`` outside [0, 1).
+        ValueError: If ``period`` is below 1, ``warmup`` outside [0, 1), or ``decay`` outside (0, 1].
     """
 
-    def __init__(self, optimizer: Optimizer, period: int, warmup: float = 0.0, last_epoch: int = -1) -> None:
+    def __init__(
+        self, optimizer: Optimizer, period: int, warmup: float = 0.0, decay: float = 1.0, last_epoch: int = -1
+    ) -> None:
         check_at_least(1, period=period)
         if not 0 <= warmup < 1:
             raise ValueError(f"warmup must be a share of the period, at least 0 and below 1, got {warmup}.")
-        self.period, self.warmup_updates = period, int(warmup * period)
+        if not 0 < decay <= 1:
+            raise ValueError(f"decay must be above 0 and at most 1, got {decay}.")
+        self.period, self.warmup_updates, self.decay = period, int(warmup * period), decay
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float | Tensor]:
         """Return the learning rates of the next update."""
-        position = self.last_epoch % self.period
-        factor = 0.5 * (1 + math.cos(math.pi * position / self.period))
+        restarts, position = divmod(self.last_epoch, self.period)
+        factor = 0.5 * (1 + math.cos(math.pi * position / self.period)) * self.decay**restarts
         if position < self.warmup_updates:
             factor *= (position + 1) / (self.warmup_updates + 1)
         return [base * factor for base in self.base_lrs]

@@ -6,9 +6,9 @@ import torch
 from lit_awm.modules import CosineRestarts
 
 
-def rates(period: int, warmup: float, updates: int) -> list[float]:
+def rates(period: int, warmup: float, updates: int, decay: float = 1.0) -> list[float]:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
-    schedule = CosineRestarts(optimizer, period, warmup)
+    schedule = CosineRestarts(optimizer, period, warmup, decay)
     seen = []
     for _ in range(updates):
         seen.append(optimizer.param_groups[0]["lr"])
@@ -29,10 +29,20 @@ def test_every_period_begins_with_a_warm_up() -> None:
     assert max(seen) > 1.98
 
 
+def test_every_restart_begins_lower_by_the_decay() -> None:
+    assert rates(period=4, warmup=0, updates=12, decay=0.5)[::4] == pytest.approx([2.0, 1.0, 0.5])
+
+
 @pytest.mark.parametrize(
-    ("period", "warmup", "words"),
-    [(0, 0.0, "period must be at least 1, got 0"), (10, 1.0, "below 1, got 1.0"), (10, -0.1, "at least 0.*got -0.1")],
+    ("period", "warmup", "decay", "words"),
+    [
+        (0, 0.0, 1.0, "period must be at least 1, got 0"),
+        (10, 1.0, 1.0, "warmup .* below 1, got 1.0"),
+        (10, -0.1, 1.0, "warmup .* at least 0.*got -0.1"),
+        (10, 0.0, 0.0, "decay must be above 0 and at most 1, got 0.0"),
+        (10, 0.0, 1.1, "decay must be above 0 and at most 1, got 1.1"),
+    ],
 )
-def test_bad_periods_are_refused(period: int, warmup: float, words: str) -> None:
+def test_bad_arguments_are_refused(period: int, warmup: float, decay: float, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        rates(period, warmup, 1)
+        rates(period, warmup, 1, decay)
