@@ -21,8 +21,8 @@ class CosineRestarts(LRScheduler):
         optimizer: The optimizer.
         period: Number of updates from one restart to the next.
         warmup: Share in [0, 1) of a period in which the rate rises from near zero.
-        decay: Factor in (0, 1] by which every restart begins lower than the one before; below 1 later phases refine what
-            earlier ones have found.
+        decay: Factor in (0, 1] by which every restart begins lower than the one before; below 1 later phases
+            refine what earlier ones have found.
         last_epoch: Number of the last update; -1 to start.
 
     Raises:
