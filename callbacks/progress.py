@@ -40,10 +40,12 @@ class AlternatingProgress(TQDMProgressBar):
             self._phase = phase
             self._describe(trainer)
 
-    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, int | str | float]:
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
         """Return the words behind the bar."""
         metrics = trainer.callback_metrics
-        words: dict[str, int | str | float] = {}
+        words: dict[str, int | str | float | dict[str, float]] = {}
         steps = getattr(getattr(trainer, "datamodule", None), "env_steps", None)
         if steps is not None:
             words["env steps"] = steps
