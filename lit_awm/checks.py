@@ -13,8 +13,19 @@ def check_at_least(minimum: float, **arguments: float) -> None:
         ValueError: If a value is below ``minimum``; the message names the argument.
     """
     for name, value in arguments.items():
-        if value < minimum:
+        if not value >= minimum:
             raise ValueError(f"{name} must be at least {minimum}, got {value}.")
+
+
+def check_positive(**arguments: float) -> None:
+    """Reject arguments that are not above zero.
+
+    Raises:
+        ValueError: If a value is zero, negative or not a number; the message names the argument.
+    """
+    for name, value in arguments.items():
+        if not value > 0:
+            raise ValueError(f"{name} must be positive, got {value}.")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

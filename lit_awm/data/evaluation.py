@@ -27,8 +27,10 @@ def evaluate(env: TransformedEnv, policy: Policy, optimum: Optimum | None, seed:
     """
     env.set_seed(seed)
     actor = TensorDictModule(partial(act, policy), in_keys=["observation"], out_keys=["action"])
-    episode = env.rollout(env.episode_length, actor)
-    returns = episode["next", "reward"].sum(dim=(1, 2))
+    episode = env.rollout(env.episode_length, actor, break_when_any_done=False)
+    done = episode["next", "done"]
+    is_first_episode = done.cumsum(1) - done.int() == 0  # an instance whose episode ends early begins another one
+    returns = (episode["next", "reward"] * is_first_episode).sum(dim=(1, 2))
     scores = {"return": returns, "cost": -returns}
     if optimum is not None:
         scores["regret"] = optimum.regret(-returns)

@@ -15,7 +15,7 @@ from torchrl.data import LazyTensorStorage, ReplayBuffer, SliceSampler
 from lit_awm.checks import check_at_least
 from lit_awm.data.evaluation import EvaluationEpisodes
 from lit_awm.data.exploration import Exploration
-from lit_awm.envs import KnownReward, load_optimum, make_env
+from lit_awm.envs import ControlEnv, KnownReward, load_optimum, make_env
 from lit_awm.loops import AlternatingLoop
 from lit_awm.models import Policy
 
@@ -45,7 +45,8 @@ class ExperienceDataModule(LightningDataModule):
         policy_updates: Batches for the policy in an outer iteration.
         world_model_batch_size: Trajectories in a batch for the world model.
         policy_batch_size: Initial states in a batch for the policy.
-        slice_length: Steps of the trajectories that the world model is fitted to; None for whole episodes.
+        slice_length: Steps of the trajectories that the world model is fitted to; None for whole episodes. Episodes that
+            end earlier are not fitted to.
         capacity: Steps that the replay buffer holds.
         eval_episodes: Episodes of an evaluation; one is enough where all begin in the same state.
         seed: Seed of the environments in which experience is collected; that of the evaluation never changes.
@@ -104,7 +105,7 @@ class ExperienceDataModule(LightningDataModule):
         self.world_model_updates, self.policy_updates = world_model_updates, policy_updates
         self.world_model_batch_size, self.policy_batch_size = world_model_batch_size, policy_batch_size
         self.capacity, self.seed = capacity, seed
-        self.env_steps = 0
+        self.env_steps = self.longest_episode = 0
         self.policy: Policy | None = None
         self.collector: Collector | None = None
         self.exploration: Exploration
@@ -123,8 +124,15 @@ class ExperienceDataModule(LightningDataModule):
 
     @property
     def known_reward_fn(self) -> KnownReward | None:
-        """The reward as a function of observation, action and next observation; None if it needs a missing clock."""
-        return None if self.clock_step is None else KnownReward(self.env)
+        """The reward as a function of observation, action and next observation; None if it is not known.
+
+        It is known for the systems of the testbed, if the clock that it needs is observed.
+        """
+        return KnownReward(self.env) if self._is_control_env and self.clock_step is not None else None
+
+    @property
+    def _is_control_env(self) -> bool:
+        return isinstance(self.env.base_env, ControlEnv)
 
     @property
     def clock_step(self) -> float | None:
@@ -189,16 +197,19 @@ class ExperienceDataModule(LightningDataModule):
         for _ in range(rounds):
             with torch.no_grad():
                 episodes = next(iter(self.collector))
-            self._check_finite(episodes)
+            self._check_episodes(episodes)
             self.env_steps += episodes.numel()
             self.buffer.extend(episodes.select(*STORED).reshape(-1).clone())
 
-    def _check_finite(self, episodes: TensorDictBase) -> None:
+    def _check_episodes(self, episodes: TensorDictBase) -> None:
         if not (episodes["next", "observation"].isfinite().all() and episodes["next", "reward"].isfinite().all()):
+            raise ValueError(f"{self.env.name} emitted an observation or a reward that is not finite.")
+        self.longest_episode = max(self.longest_episode, int(episodes[TRAJECTORY].unique(return_counts=True)[1].max()))
+        if self.longest_episode < self.slice_length:
             raise ValueError(
-                f"{self.env.name} left its domain: a state or a reward is not finite. With episode_length "
-                f"{self.env.episode_length} a step is {self.env.dt:g} long, which may be too coarse for "
-                f"{self.env.integrator!r}; raise `episode_length`."
+                f"slice_length must be at most {self.longest_episode}, got {self.slice_length}: every episode of "
+                f"{self.env.name} ended early. Lower `slice_length`; or, if a step is too long for the integrator, raise "
+                "`episode_length`."
             )
 
     def sample_trajectories(self) -> TensorDict:
@@ -225,10 +236,11 @@ class ExperienceDataModule(LightningDataModule):
         collector.pop("policy_state_dict")
         return {
             "env_steps": self.env_steps,
+            "longest_episode": self.longest_episode,
             "rows": rows,
             "writer": dict(self.buffer.writer.state_dict()),
             "collector": collector,
-            "env": self.env.rng.get_state(),
+            "env": self.env.base_env.rng.get_state() if self._is_control_env else None,
             "global": GlobalRNGState().state_dict(),
         }
 
@@ -237,13 +249,15 @@ class ExperienceDataModule(LightningDataModule):
         self.env_steps = state_dict["env_steps"]
         if self.collector is None:
             return
+        self.longest_episode = state_dict["longest_episode"]
         rows = state_dict["rows"]
         if rows:
             count = len(rows["observation"])
             self.buffer.extend(TensorDict(rows, batch_size=count).unflatten_keys("."))
         self.buffer.writer.load_state_dict(state_dict["writer"])
         self.collector.load_state_dict(state_dict["collector"], strict=False)
-        self.env.rng.set_state(state_dict["env"])
+        if self._is_control_env:
+            self.env.base_env.rng.set_state(state_dict["env"])
         generators = dict(state_dict["global"])
         if not torch.cuda.is_available():
             generators.pop("torch_cuda", None)  # a run that moves to a CPU draws from the CPU's generator

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import Any, NamedTuple, get_type_hints
 
-from torchrl.envs import ActionScaling, CatTensors, InitTracker, ObservationNorm, TransformedEnv
+import docstring_parser
+from torchrl.envs import ActionScaling, CatTensors, InitTracker, TransformedEnv
 
-from lit_awm.checks import did_you_mean
+from lit_awm.checks import check_at_least, did_you_mean
 from lit_awm.envs import myriad
-from lit_awm.envs.ode import OdeEnv
+from lit_awm.envs.control import ControlEnv
+from lit_awm.envs.credit_assignment import CreditAssignment
+from lit_awm.envs.double_pendulum import DoublePendulum
+from lit_awm.envs.one_bounce import OneBounce
+from lit_awm.envs.simulators import PACKAGES, make_simulator
+from lit_awm.envs.transforms import Clock, DistractorDimensions, ObservationNoise
 
-SYSTEMS: dict[str, type[OdeEnv]] = {
-    system.name: system for system in (getattr(myriad, name) for name in myriad.__all__)
+PATHOLOGICAL: tuple[type[ControlEnv], ...] = (CreditAssignment, DoublePendulum, OneBounce)
+SYSTEMS: dict[str, type[ControlEnv]] = {
+    system.name: system for system in (*(getattr(myriad, name) for name in myriad.__all__), *PATHOLOGICAL)
 }
+GIVEN_BY_SYSTEMS = ("control_bounds", "state_bounds", "domain", "target_state", "target_scale")
+WHAT_IS_SEEN: dict[str, Any] = {"observe_time": True, "distractors": 0, "observation_noise": 0.0}
 
 
-def find_system(name: str) -> type[OdeEnv]:
+def find_system(name: str) -> type[ControlEnv]:
     """Return the class of a system.
 
     Raises:
@@ -24,55 +33,104 @@ def find_system(name: str) -> type[OdeEnv]:
     """
     if name not in SYSTEMS:
         hint = did_you_mean(name, SYSTEMS)
-        raise ValueError(f"env must name a system, got {name!r}.{hint} There are: {', '.join(sorted(SYSTEMS))}.")
+        raise ValueError(
+            f"env must name a system, got {name!r}.{hint} There are: {', '.join(sorted(SYSTEMS))}; and tasks of other "
+            "packages, as gym/NAME and dmc/DOMAIN-TASK."
+        )
     return SYSTEMS[name]
 
 
+class Option(NamedTuple):
+    """A parameter or an option of a system."""
+
+    type: Any
+    default: Any
+    description: str
+
+
+def describe_options(name: str) -> dict[str, Option]:
+    """Return the parameters and options of a system."""
+    options: dict[str, Option] = {}
+    for made_by in (cls for cls in reversed(find_system(name).mro()) if issubclass(cls, ControlEnv)):
+        described = {param.arg_name: param.description or "" for param in docstring_parser.parse(made_by.__doc__).params}
+        types = get_type_hints(made_by.__init__)
+        for option, parameter in inspect.signature(made_by.__init__).parameters.items():
+            if parameter.default is not inspect.Parameter.empty and option not in GIVEN_BY_SYSTEMS:
+                description = described.get(option) or options.get(option, Option(None, None, "")).description
+                options[option] = Option(types[option], parameter.default, description)
+    return options
+
+
 def default_options(name: str) -> dict[str, Any]:
-    """Return the parameters and options of a system and their default values."""
-    system = find_system(name)
-    signatures = (inspect.signature(made_by) for made_by in (OdeEnv.__init__, system.__init__))
-    parameters = {key: value for signature in signatures for key, value in signature.parameters.items()}
-    defaults = {key: value.default for key, value in parameters.items() if value.default is not inspect.Parameter.empty}
-    defaults.pop("num_envs")
-    return defaults | {"observe_time": True}
+    """Return the parameters and options of a system, and of what is seen of it, with their default values."""
+    defaults = {option: described.default for option, described in describe_options(name).items()}
+    del defaults["num_envs"]
+    return defaults | WHAT_IS_SEEN
 
 
-def make_env(name: str, num_envs: int = 1, *, observe_time: bool = True, **options: Any) -> TransformedEnv:
-    """Make a system of the testbed as an agent sees it.
+def make_env(
+    name: str,
+    num_envs: int = 1,
+    *,
+    observe_time: bool = True,
+    distractors: int = 0,
+    observation_noise: float = 0.0,
+    **options: Any,
+) -> TransformedEnv:
+    """Make an environment as an agent sees it.
 
-    The agent's ``action`` in [-1, 1] is scaled to the control bounds. Its ``observation`` is the physical state
-    followed, unless ``observe_time`` is off, by a clock that runs evenly from -1 to 1 over the episode.
+    The agent's ``action`` in [-1, 1] is scaled to the control bounds. Its ``observation`` is the physical state, then
+    distractors, then, unless ``observe_time`` is off, a clock that runs evenly from -1 to 1 over the episode.
 
     Args:
-        name: Name of the system, for example ``"cancer_treatment"``.
+        name: Name of a system, for example ``"cancer_treatment"``, or of a task of another package:
+            ``"gym/Pendulum-v1"``, ``"dmc/cartpole-swingup"`` (needs the extra ``gym`` or ``dmc``).
         num_envs: Number of environments stepped together.
         observe_time: Whether the observation ends with the clock.
-        options: Parameters of the system, and ``episode_length``, ``integrator``, ``device``, ``dtype``.
+        distractors: Number of dimensions of unit normal noise in the observation.
+        observation_noise: Standard deviation of noise on the observed state, in its units.
+        options: Parameters of the system, and ``episode_length``, ``integrator``, ``bounds``, ``device``, ``dtype`` and
+            more, see :class:`~lit_awm.envs.ode.OdeEnv` and :class:`~lit_awm.envs.control.ControlEnv`.
 
     Returns:
         The environment. Physics in physical units is reached through it too, for example ``env.dynamics``.
 
     Raises:
         ValueError: If the system or one of the options is unknown or out of its domain.
+        ImportError: If the package of a task is not installed.
 
     Example:
         >>> env = make_env("cancer_treatment", num_envs=2, episode_length=50)
         >>> env.rollout(50)["next", "reward"].shape
         torch.Size([2, 50, 1])
     """
-    system = find_system(name)
-    known = default_options(name)
-    for option in options:
-        if option not in known:
-            raise ValueError(f"{name} has no option {option!r}.{did_you_mean(option, known)}")
-    base = system(num_envs=num_envs, **options)
-    env = TransformedEnv(base, ActionScaling(), device=base.device)
+    check_at_least(0, distractors=distractors, observation_noise=observation_noise)
+    is_simulator = name.partition("/")[0] in PACKAGES and "/" in name
+    env = (make_simulator if is_simulator else _make_system)(name, num_envs, **options)
     env.append_transform(InitTracker())
+    generator = env.base_env.rng if isinstance(env.base_env, ControlEnv) else None  # else torch's own
     seen = ["state"]
+    if observation_noise:
+        env.append_transform(ObservationNoise(observation_noise, generator=generator))
+        seen = ["noisy_state"]
+    if distractors:
+        env.append_transform(DistractorDimensions(distractors, generator=generator))
+        seen.append("distractors")
     if observe_time:
-        clock = ObservationNorm(-1.0, 2.0 / base.duration, in_keys=["time"], out_keys=["clock"])
-        env.append_transform(clock)
+        env.append_transform(
+            Clock(env.episode_length, "step_count") if is_simulator else Clock(env.duration, "time")
+        )
         seen.append("clock")
     env.append_transform(CatTensors(seen, "observation", del_keys=False, sort=False))
     return env
+
+
+def _make_system(name: str, num_envs: int, **options: Any) -> TransformedEnv:
+    system, known = find_system(name), default_options(name)
+    for option in options:
+        if option not in known:
+            raise ValueError(f"{name} has no option {option!r}.{did_you_mean(option, known)}")
+    if options.get("dt") is not None and "duration" in options:
+        raise ValueError(f"dt and duration exclude each other, got {options['dt']} and {options['duration']}.")
+    base = system(num_envs=num_envs, **options)
+    return TransformedEnv(base, ActionScaling(), device=base.device)

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any, TypeVar
 
 from torch import Tensor
 
-from lit_awm.envs.factory import default_options
+from lit_awm.envs.factory import SYSTEMS, WHAT_IS_SEEN, default_options
 
 Cost = TypeVar("Cost", float, Tensor)
 
 
 @dataclass(frozen=True)
 class Optimum:
-    """The optimum of a system at its default parameters, 100 intervals and the ``rk4`` integrator.
+    """The optimum of a system with its default options, written by ``benchmarks/optima.py``.
 
-    Written by ``benchmarks/optima.py``.
+    It is that of the cost as the environment charges it. Where the published system has an end state, which is paid for
+    here, ``exact_target_cost`` is the optimum of the published problem.
 
     Args:
         cost: Cost ``J*`` of the optimal controls.
@@ -26,6 +27,9 @@ class Optimum:
         constant_cost: Cost of the best constant control.
         constant_control: The best constant control, in physical units.
         controls: The optimal controls, one row per interval, in physical units.
+        costs: What was found from each start, in rising order.
+        exact_target_cost: Least cost if the target is met exactly; None if there is no target.
+        found: The command, the date and the versions that found it.
     """
 
     cost: float
@@ -33,6 +37,9 @@ class Optimum:
     constant_cost: float
     constant_control: list[float]
     controls: list[list[float]]
+    costs: list[float] = field(default_factory=list)
+    exact_target_cost: float | None = None
+    found: str = ""
 
     def regret(self, cost: Cost) -> Cost:
         """Return ``(J - J*) / (J_random - J*)``: 0 is optimal, 1 as good as random controls."""
@@ -49,8 +56,10 @@ class Optimum:
 
 def load_optimum(system: str, **options: Any) -> Optimum | None:
     """Return the stored optimum of a system, or None if there is none for these options of ``make_env``."""
-    defaults = default_options(system)
-    if any(value != defaults[key] for key, value in options.items() if key not in ("device", "dtype")):
+    if system not in SYSTEMS:
         return None
-    stored = json.loads(files("lit_awm.envs.myriad").joinpath("optima.json").read_text(encoding="utf-8"))
+    defaults, same = default_options(system), {"device", "dtype", *WHAT_IS_SEEN}
+    if any(value != defaults[key] for key, value in options.items() if key not in same):
+        return None
+    stored = json.loads(files("lit_awm.envs").joinpath("optima.json").read_text(encoding="utf-8"))
     return Optimum(**stored[system]) if system in stored else None

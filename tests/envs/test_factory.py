@@ -37,7 +37,7 @@ def test_a_step_is_differentiable_through_the_transforms() -> None:
 
 
 def test_an_unknown_system_is_refused_with_the_nearest_and_all_names() -> None:
-    with pytest.raises(ValueError, match=r"'cancer_treatmnt'. Did you mean 'cancer_treatment'\? There are: bear"):
+    with pytest.raises(ValueError, match=r"'cancer_treatmnt'. Did you mean 'cancer_treatment'\? There are: bacteria"):
         make_env("cancer_treatmnt")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lit_awm.checks import check_positive
 from lit_awm.envs.ode import OdeEnv
 
 
@@ -23,7 +24,7 @@ class BearPopulations(OdeEnv):
 
     Args:
         r: Growth rate (1/year).
-        K: Carrying capacity of a region.
+        K: Carrying capacity of a region, positive.
         m_p: Share of the park's surplus that moves to the forest.
         m_f: Share of the forest's surplus that moves to the park.
         c_p: Cost of hunting in the park.
@@ -31,9 +32,6 @@ class BearPopulations(OdeEnv):
         x_0: Initial densities ``P, F, O``.
         duration: Length of an episode (years).
         options: Batch size, discretisation and device, see :class:`~lit_awm.envs.ode.OdeEnv`.
-
-    Raises:
-        ValueError: If ``K`` is not positive.
     """
 
     name = "bear_populations"
@@ -52,8 +50,7 @@ class BearPopulations(OdeEnv):
         duration: float = 25.0,
         **options: Any,
     ) -> None:
-        if K <= 0:
-            raise ValueError(f"K, the carrying capacity, must be positive, got {K}.")
+        check_positive(K=K)
         super().__init__(
             initial_state=x_0, control_bounds=[(0, 0.2)] * 2, state_bounds=[(0, 2)] * 3, duration=duration, **options
         )

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lit_awm.checks import check_positive
 from lit_awm.envs.ode import OdeEnv
 
 
@@ -23,9 +24,6 @@ class Bioreactor(OdeEnv):
         x_0: Initial concentration.
         duration: Length of an episode.
         options: Batch size, discretisation and device, see :class:`~lit_awm.envs.ode.OdeEnv`.
-
-    Raises:
-        ValueError: If ``M`` is not positive.
     """
 
     name = "bioreactor"
@@ -42,8 +40,7 @@ class Bioreactor(OdeEnv):
         duration: float = 2.0,
         **options: Any,
     ) -> None:
-        if M <= 0:
-            raise ValueError(f"M, the largest feed, must be positive, got {M}.")
+        check_positive(M=M)
         super().__init__(
             initial_state=[x_0], control_bounds=[(0, M)], state_bounds=[(0, 1)], duration=duration, **options
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor
@@ -22,9 +23,6 @@ class CancerTreatment(OdeEnv):
         x_0: Initial density, positive.
         duration: Length of the treatment (days).
         options: Batch size, discretisation and device, see :class:`~lit_awm.envs.ode.OdeEnv`.
-
-    Raises:
-        ValueError: If ``x_0`` is not positive.
     """
 
     name = "cancer_treatment"
@@ -40,10 +38,13 @@ class CancerTreatment(OdeEnv):
         duration: float = 20.0,
         **options: Any,
     ) -> None:
-        if x_0 <= 0:
-            raise ValueError(f"x_0 must be positive, since the growth takes its logarithm, got {x_0}.")
         super().__init__(
-            initial_state=[x_0], control_bounds=[(0, 2)], state_bounds=[(1e-3, 1)], duration=duration, **options
+            initial_state=[x_0],
+            control_bounds=[(0, 2)],
+            state_bounds=[(1e-3, 1)],
+            domain=[(0, math.inf)],
+            duration=duration,
+            **options,
         )
         self.r, self.a, self.delta = r, a, delta
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lit_awm.checks import check_positive
 from lit_awm.envs.ode import OdeEnv
 
 
@@ -35,9 +37,6 @@ class HivTreatment(OdeEnv):
         A: Worth of a healthy cell.
         duration: Length of the treatment (days).
         options: Batch size, discretisation and device, see :class:`~lit_awm.envs.ode.OdeEnv`.
-
-    Raises:
-        ValueError: If ``T_max`` is not positive.
     """
 
     name = "hiv_treatment"
@@ -59,12 +58,12 @@ class HivTreatment(OdeEnv):
         duration: float = 20.0,
         **options: Any,
     ) -> None:
-        if T_max <= 0:
-            raise ValueError(f"T_max, the largest number of cells, must be positive, got {T_max}.")
+        check_positive(T_max=T_max)
         super().__init__(
             initial_state=x_0,
             control_bounds=[(0, 1)],
             state_bounds=[(0, 1600), (0, 100), (0, 100)],
+            domain=[(-math.inf, math.inf), (-math.inf, math.inf), (-1, math.inf)],
             duration=duration,
             **options,
         )

@@ -1,0 +1,79 @@
+"""Tasks of Gymnasium and of the DeepMind Control Suite with the keys of this package's environments."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torchrl.data import Bounded
+from torchrl.envs import (
+    ActionScaling,
+    CatTensors,
+    DMControlEnv,
+    DoubleToFloat,
+    EnvBase,
+    GymEnv,
+    SerialEnv,
+    StepCounter,
+    TransformedEnv,
+    UnsqueezeTransform,
+)
+
+from lit_awm.checks import check_at_least
+
+PACKAGES = {"gym": "gymnasium", "dmc": "dm_control"}
+
+
+def make_simulator(
+    name: str,
+    num_envs: int = 1,
+    *,
+    episode_length: int = 200,
+    device: torch.device | str = "cpu",
+    **options: Any,
+) -> TransformedEnv:
+    """Make a task of another package: ``"gym/Pendulum-v1"`` or ``"dmc/cartpole-swingup"``.
+
+    Its observations come concatenated, in the order of their names, in single precision, as ``state``.
+
+    Args:
+        name: ``gym/`` and the name of a task with continuous actions, or ``dmc/`` and ``domain-task``.
+        num_envs: Number of environments, stepped one after the other.
+        episode_length: Number of steps after which an episode is truncated, at least 1.
+        device: Where tensors live; the simulation runs on the CPU.
+        options: Passed on to TorchRL's ``GymEnv`` or ``DMControlEnv``, for example ``frame_skip``.
+
+    Raises:
+        ImportError: If the package is not installed; the message names the extra that installs it.
+        ValueError: If the task is unknown, its actions are not continuous and bounded, or an argument is out of range.
+    """
+    check_at_least(1, num_envs=num_envs, episode_length=episode_length)
+    suite, _, task = name.partition("/")
+    if find_spec(PACKAGES[suite]) is None:
+        raise ImportError(f"env {name!r} needs {PACKAGES[suite]}. Install it with: pip install 'lit-awm[{suite}]'")
+
+    def make_one() -> EnvBase:
+        if suite == "gym":
+            return GymEnv(task, device=device, **options)
+        domain, _, task_name = task.partition("-")
+        return DMControlEnv(domain, task_name.replace("-", "_"), device=device, **options)
+
+    try:
+        first = make_one()
+    except Exception as error:  # each package has errors of its own for a task that it does not know
+        raise ValueError(f"env must name a task of {PACKAGES[suite]}, got {name!r}: {error}") from error
+    if not isinstance(first.action_spec, Bounded):
+        raise ValueError(f"env must have continuous, bounded actions, got {name!r} with {type(first.action_spec).__name__}.")
+    keys = sorted(first.observation_spec.keys(True, True), key=str)
+    scalars = [key for key in keys if first.observation_spec[key].ndim == 0]
+    first.close()
+    base = SerialEnv(num_envs, make_one)
+    base.name, base.episode_length = name, episode_length
+    env = TransformedEnv(base, DoubleToFloat())
+    if scalars:
+        env.append_transform(UnsqueezeTransform(-1, in_keys=scalars))
+    env.append_transform(CatTensors(keys, "state", del_keys=True, sort=False))
+    env.append_transform(StepCounter(max_steps=episode_length))
+    env.append_transform(ActionScaling())
+    return env

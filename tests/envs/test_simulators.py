@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+import torch
+from torchrl.envs.utils import check_env_specs
+
+from lit_awm.envs import load_optimum, make_env, simulators
+
+INSTALLED = {suite: importlib.util.find_spec(package) is not None for suite, package in simulators.PACKAGES.items()}
+TASKS = [
+    pytest.param(task, size, marks=pytest.mark.skipif(not INSTALLED[task[:3]], reason=f"needs the extra {task[:3]}"))
+    for task, size in {"gym/Pendulum-v1": 3, "gym/InvertedPendulum-v5": 4, "dmc/cartpole-swingup": 5}.items()
+]
+
+
+@pytest.mark.parametrize(("name", "size"), TASKS)
+def test_a_task_has_the_keys_and_the_ranges_of_our_environments(name: str, size: int) -> None:
+    env = make_env(name, num_envs=2, episode_length=6, distractors=2)
+    check_env_specs(env)
+    episode = env.rollout(12, break_when_any_done=False)
+    assert episode["observation"].shape == (2, 12, size + 2 + 1)
+    assert episode["observation"].dtype == episode["next", "reward"].dtype == torch.float32
+    assert episode["action"].abs().max() <= 1
+    assert (env.name, env.episode_length) == (name, 6)
+    assert load_optimum(name) is None
+    is_over = episode["next", "done"][0, :, 0]
+    clock = episode["observation"][0, :, -1]
+    assert clock[0] == -1
+    assert clock[1:][is_over[:-1]].eq(-1).all()
+    assert is_over.any()
+
+
+@pytest.mark.parametrize(("name", "_"), TASKS)
+def test_seeded_episodes_are_reproducible(name: str, _: int) -> None:
+    observations = []
+    for _seed in range(2):
+        env = make_env(name, num_envs=2, episode_length=5)
+        env.set_seed(7)
+        observations.append(env.rollout(5, lambda td: td.set("action", torch.zeros(2, 1)))["observation"])
+    assert torch.equal(*observations)
+
+
+@pytest.mark.skipif(not INSTALLED["gym"], reason="needs the extra gym")
+def test_an_unknown_task_and_discrete_actions_are_refused() -> None:
+    with pytest.raises(ValueError, match="env must name a task of gymnasium, got 'gym/Nope-v0'"):
+        make_env("gym/Nope-v0")
+    with pytest.raises(ValueError, match="continuous, bounded actions, got 'gym/CartPole-v1' with OneHot"):
+        make_env("gym/CartPole-v1")
+
+
+@pytest.mark.parametrize("suite", ["gym", "dmc"])
+def test_a_missing_package_is_named_with_the_extra_that_installs_it(
+    suite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(simulators.PACKAGES, suite, "no_such_package")
+    with pytest.raises(ImportError, match=rf"needs no_such_package. Install it with: pip install 'lit-awm\[{suite}\]'"):
+        make_env(f"{suite}/Pendulum-v1")
