@@ -18,10 +18,13 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
+from lit_awm.analysis import solve
 from lit_awm.data import EVALUATION_SEED, SCORES, ExperienceDataModule, evaluate
-from lit_awm.envs import SYSTEMS, load_optimum, make_env
+from lit_awm.envs import SYSTEMS, load_optimum
+from lit_awm.envs.factory import WHAT_IS_SEEN, describe_options
 
 CONFIG_KEY = "lit_awm_config"
+NOT_FOR_ORACLE = ("num_envs", "device", "dtype", "initial_spread", *WHAT_IS_SEEN)
 
 
 class SaveConfig(SaveConfigCallback):
@@ -143,15 +146,20 @@ def evaluate_checkpoint(arguments: list[str]) -> int:
 
 def list_envs(arguments: list[str]) -> int:
     """List the environments with their sizes and what is known about their optimum."""
-    parser = argparse.ArgumentParser(prog="lit-awm envs", description=list_envs.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="lit-awm envs",
+        description=list_envs.__doc__,
+        epilog="Tasks of other packages go by gym/NAME and dmc/DOMAIN-TASK, for example gym/Pendulum-v1.",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args(arguments)
     rows = {}
     for name in sorted(SYSTEMS):
-        env, optimum = make_env(name), load_optimum(name)
+        env, optimum = SYSTEMS[name](), load_optimum(name)
         rows[name] = {
             "states": len(env.state_names),
             "controls": len(env.control_names),
+            "steps": env.episode_length,
             "duration": env.duration,
             "optimal_cost": None if optimum is None else optimum.cost,
             "constant_cost": None if optimum is None else optimum.constant_cost,
@@ -161,11 +169,57 @@ def list_envs(arguments: list[str]) -> int:
         print(json.dumps(rows))  # noqa: T201
         return 0
     columns = list(next(iter(rows.values())))
-    print(f"{'environment':<20}" + "".join(f"{column:>15}" for column in columns))  # noqa: T201
+    print(f"{'environment':<25}" + "".join(f"{column:>14}" for column in columns))  # noqa: T201
     for name, row in rows.items():
         cells = ("-" if value is None else f"{value:.6g}" for value in row.values())
-        print(f"{name:<20}" + "".join(f"{cell:>15}" for cell in cells))  # noqa: T201
+        print(f"{name:<25}" + "".join(f"{cell:>14}" for cell in cells))  # noqa: T201
+    print(f"\n{parser.epilog}")  # noqa: T201
     return 0
+
+
+def find_optimum(arguments: list[str]) -> int:
+    """Find the best controls of an environment by shooting through its dynamics, and print what they cost."""
+    name = arguments[0] if arguments and not arguments[0].startswith("-") else "SYSTEM"
+    parser = jsonargparse.ArgumentParser(prog=f"lit-awm oracle {name}", description=find_optimum.__doc__)
+    parser.add_argument("--starts", type=int, default=6, help="Number of controls from which descent starts.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the random starts.")
+    exact_help = "Meet the target state exactly, instead of paying for missing it."
+    parser.add_argument("--exact_target", action="store_true", help=exact_help)
+    parser.add_argument("--json", action="store_true", help="Print one JSON object, with the controls.")
+    if name == "SYSTEM":
+        parser.epilog = f"SYSTEM is one of: {', '.join(sorted(SYSTEMS))}. Each has options of its own."
+        parser.print_help()
+        return 0 if arguments else 2
+    try:
+        options_of_system = describe_options(name)
+    except ValueError as error:
+        parser.error(str(error))
+    group = parser.add_argument_group(f"options of {name}")
+    for option, (kind, default, text) in options_of_system.items():
+        if option not in NOT_FOR_ORACLE:
+            group.add_argument(f"--{option}", type=kind, default=default, help=text)
+    options = parser.parse_args([_with_underscores(word) for word in arguments[1:]]).as_dict()
+    search = {key: options.pop(key) for key in ("starts", "seed", "exact_target")}
+    as_json = options.pop("json")
+    try:
+        env = SYSTEMS[name](**options)
+        solution = solve(env, **search, progress=not as_json)
+    except (ValueError, RuntimeError) as error:
+        parser.error(str(error))
+    result = {"env": name, "cost": solution.cost, "steps": env.episode_length, "time_s": round(solution.time_s, 3)}
+    if as_json:
+        more = {"costs": solution.costs, "violation": solution.violation, "controls": solution.controls.tolist()}
+        print(json.dumps(result | more))  # noqa: T201
+        return 0
+    spread = f"{solution.costs[0]:.10g} to {solution.costs[-1]:.10g}, {len(solution.costs)} starts"
+    _print_result(result | {"cost": f"{solution.cost:.10g}", "spread": spread}, as_json=False)
+    return 0
+
+
+def _with_underscores(word: str) -> str:
+    """Let options be written with dashes too."""
+    flag, equals, value = word.partition("=")
+    return f"--{flag[2:].replace('-', '_')}{equals}{value}" if flag.startswith("--") else word
 
 
 def _print_result(result: dict[str, Any], as_json: bool) -> None:

@@ -17,11 +17,13 @@ commands:
   validate   score a checkpoint (--ckpt_path) in the real environment, by a recipe
   evaluate   score a checkpoint by the recipe that it was made with
   envs       list the environments, with sizes and optimum
+  oracle     find the best controls of an environment, knowing its dynamics
 
   lit-awm fit --config cancer_treatment               run a recipe
   lit-awm fit --config cancer_treatment --seed_everything 1 --trainer.max_epochs 5
   lit-awm fit --config cancer_treatment --config my.yaml --print_config
   lit-awm evaluate runs/cancer_treatment/version_0/checkpoints/last.ckpt --json
+  lit-awm oracle hiv_treatment --episode-length 200   the optimum that a policy is to reach
   lit-awm COMMAND --help                              all options of a command
 
 recipes (a name after --config that is no file):
@@ -76,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         print(f"lit-awm {__version__}")  # noqa: T201
         return 0
-    if command not in ("fit", "validate", "evaluate", "envs"):
+    if command not in ("fit", "validate", "evaluate", "envs", "oracle"):
         print(f"lit-awm: unknown command {command!r}; see `lit-awm --help`.", file=sys.stderr)  # noqa: T201
         return 2
     try:
@@ -88,6 +90,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     if command == "envs":
         return _cli.list_envs(arguments[1:])
+    if command == "oracle":
+        return _cli.find_optimum(arguments[1:])
     if command == "evaluate":
         return _cli.evaluate_checkpoint(arguments[1:])
     return _cli.run_trainer(arguments)
