@@ -1,4 +1,4 @@
-"""Find the optimum of every system and write ``lit_awm/envs/optima.json``: ``python benchmarks/optima.py [SYSTEM ...]``.
+"""Find the optima of all systems and write ``lit_awm/envs/optima.json``: ``python benchmarks/optima.py [SYSTEM ...]``.
 
 With names only these are found anew. About half an hour on two cores for all of them.
 """

@@ -12,13 +12,16 @@ from tensordict import TensorDict
 from torch import Tensor
 from torchrl.envs import TransformedEnv
 
-from lit_awm.envs import Optimum
+from lit_awm.envs import ControlEnv, Optimum
+
+MAX_COLUMNS = 4
 
 
 class TrajectoryFigure(Callback):
     """Write ``trajectory.png`` into the log directory: states and controls of the last evaluation, and the optimum's.
 
-    It is drawn at the end of ``fit`` or ``validate``, from an evaluation that an ``ExperienceDataModule`` made.
+    It is drawn at the end of ``fit`` or ``validate``, from an evaluation that an ``ExperienceDataModule`` made in a
+    system of the testbed.
     """
 
     def __init__(self) -> None:
@@ -39,12 +42,16 @@ class TrajectoryFigure(Callback):
         if self._evaluation is None or log_dir is None or not trainer.is_global_zero:
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(data.eval_env.base_env, ControlEnv):
+            return  # states of other packages' tasks have neither names nor an optimum
         figure = draw_trajectory(data.eval_env, self._evaluation, data.optimum)
         Path(log_dir).mkdir(parents=True, exist_ok=True)
         figure.savefig(Path(log_dir) / "trajectory.png", dpi=120)
 
 
-def draw_trajectory(env: TransformedEnv, evaluation: TensorDict, optimum: Optimum | None) -> Figure:
+def draw_trajectory(
+    env: TransformedEnv, evaluation: TensorDict, optimum: Optimum | None, label: str = "learned policy"
+) -> Figure:
     """Return a figure of the first episode of an evaluation, in physical units, with the optimum dashed."""
     names = [*env.state_names, *env.control_names]
     learned = _columns(env, evaluation["episode"][0])
@@ -54,13 +61,16 @@ def draw_trajectory(env: TransformedEnv, evaluation: TensorDict, optimum: Optimu
         controls = torch.tensor(optimum.controls, dtype=torch.float64)
         best = [*_optimal_states(env, controls).unbind(-1), *controls.unbind(-1)]
         title += f", optimum {optimum.cost:.5g}"
-    figure = Figure(figsize=(3.6 * len(names), 3.2), layout="constrained")
+    columns = min(len(names), MAX_COLUMNS)
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(3.6 * columns, 2.8 * rows + 0.4), layout="constrained")
     figure.suptitle(title)
-    for index, (axes, name) in enumerate(zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True)):
+    for index, name in enumerate(names):
+        axes = figure.add_subplot(rows, columns, index + 1)
         is_state = index < len(env.state_names)
         time = torch.linspace(0, env.duration, env.episode_length + 1)[: None if is_state else -1]
         style = {} if is_state else {"drawstyle": "steps-post"}
-        axes.plot(time, learned[index].cpu(), label="learned policy", **style)
+        axes.plot(time[: len(learned[index])], learned[index].cpu(), label=label, **style)
         if best is not None:
             axes.plot(time, best[index].cpu(), "--", label="optimum", **style)
         axes.set(xlabel="time", title=name)
@@ -70,6 +80,8 @@ def draw_trajectory(env: TransformedEnv, evaluation: TensorDict, optimum: Optimu
 
 
 def _columns(env: TransformedEnv, episode: TensorDict) -> list[Tensor]:
+    is_over = episode["next", "done"].flatten().nonzero()
+    episode = episode[: is_over[0] + 1] if len(is_over) else episode  # a domain that was left ends an episode early
     states = torch.cat([episode["state"], episode["next", "state"][-1:]])
     low, high = env.control_bounds.cpu().unbind(-1)
     controls = low + (episode["action"].cpu() + 1) / 2 * (high - low)

@@ -30,5 +30,6 @@ def check_positive(**arguments: float) -> None:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a question, with a space before it, that offers the known name nearest to ``name``; empty if none is."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.3)
+    known = list(known)
+    near = [k for k in known if name and k.startswith(name)] or difflib.get_close_matches(name, known, n=1, cutoff=0.3)
     return f" Did you mean {near[0]!r}?" if near else ""

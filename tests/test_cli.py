@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import torch
 import yaml
 
 from lit_awm import _cli
+from lit_awm.analysis.shooting import Shooting
 from lit_awm.cli import main, recipes, resolve_recipes
 from lit_awm.envs import SYSTEMS, load_optimum
 
@@ -73,8 +75,36 @@ def test_a_world_model_fits_alone_from_the_command_line(capsys: pytest.CaptureFi
     assert run("fit", *model, *sizes, *data, "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu") == 0
 
 
-def test_there_is_a_recipe_for_every_system() -> None:
-    assert set(recipes()) == {"common", *SYSTEMS}
+def test_every_recipe_is_named_by_its_system() -> None:
+    for name, path in recipes().items():
+        assert name == "common" or yaml.safe_load(path.read_text())["data"]["init_args"]["env"] == name
+        assert name == "common" or name in SYSTEMS
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["bacteria"],
+        ["cartpole"],
+        ["credit_assignment", "--data.env_options.noise", "0.3"],
+        ["double_pendulum", "--data.env_options.dt", "0.01"],
+        ["harvest", "--data.env_options.distractors", "2", "--data.env_options.observation_noise", "0.01"],
+        ["invasive_plant", "--data.episode_length", "10"],
+        ["one_bounce"],
+        ["rocket_landing", "--data.env_options.integrator", "heun"],
+    ],
+    ids=lambda options: options[0],
+)
+def test_the_common_recipe_runs_in_any_system(options: list[str]) -> None:
+    assert run("fit", "--config", "common", "--data.env", *options, "--trainer.fast_dev_run", "2") == 0
+
+
+@pytest.mark.skipif(importlib.util.find_spec("gymnasium") is None, reason="needs the extra gym")
+def test_a_run_in_a_task_of_another_package_draws_no_figure() -> None:
+    options = ["--data.env", "gym/Pendulum-v1", "--model.known_reward", "false", *SMALL]
+    assert run("fit", "--config", "common", *options) == 0
+    assert list(Path.cwd().rglob("last.ckpt"))
+    assert not list(Path.cwd().rglob("*.png"))
 
 
 def test_a_run_leaves_checkpoint_log_figure_and_recipe_and_says_where(capsys: pytest.CaptureFixture[str]) -> None:
@@ -237,6 +267,47 @@ def test_envs_lists_every_system(capsys: pytest.CaptureFixture[str]) -> None:
     assert rows["hiv_treatment"]["states"] == 3
     assert run("envs") == 0
     assert "bear_populations" in capsys.readouterr().out
+
+
+def test_the_oracle_finds_the_optimum_of_a_changed_system(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--episode-length", "20", "--C=2", "--integrator", "heun", "--starts", "2"]
+    assert run("oracle", "simple_case", *options, "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    env = SYSTEMS["simple_case"](episode_length=20, C=2.0, integrator="heun")
+    controls = torch.tensor(result["controls"], dtype=torch.float64)
+    assert Shooting(env).costs(controls.unsqueeze(0)).item() == pytest.approx(result["cost"], rel=1e-12)
+    assert result["costs"] == pytest.approx([result["cost"]] * 2)
+    assert run("oracle", "simple_case", *options) == 0
+    out = capsys.readouterr().out
+    assert f"{result['cost']:.6g}" in out
+    assert "2 starts" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["cancer_treatmnt"], "Did you mean 'cancer_treatment'?"),
+        (["cancer_treatment", "--episode-length", "0"], "episode_length must be at least 1, got 0"),
+        (["cancer_treatment", "--exact-target"], "exact_target must be false for cancer_treatment"),
+        (["cancer_treatment", "--x_0", "-1"], "x_0 must lie inside the domain"),
+        (["cancer_treatment", "--starts", "0"], "starts must be at least 1, got 0"),
+        (["cancer_treatment", "--deltaa", "1"], "--deltaa"),
+    ],
+)
+def test_the_oracle_names_mistakes(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert words in error_of(capsys, "oracle", *arguments)
+
+
+def test_the_oracle_explains_the_options_of_a_system(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run("oracle", "tumour", "--help")
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    for option in ("--xi", "--bound_weight", "--episode_length", "Growth rate of the tumour"):
+        assert option in out
+    assert "--num_envs" not in out
+    assert run("oracle", "--help") == 0
+    assert "van_der_pol" in capsys.readouterr().out
 
 
 def test_help_names_commands_and_recipes_without_loading_torch() -> None:

@@ -1,4 +1,4 @@
-"""The examples of the README run as they stand."""
+"""The examples of the README and of the documentation run as they stand."""
 
 from __future__ import annotations
 
@@ -10,29 +10,45 @@ import pytest
 
 from lit_awm.cli import main
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))}
 
 
-def test_the_python_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", PAGES)
+def test_the_python_examples_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(blocks) >= 2
+    blocks = re.findall(r"```python\n(.*?)```", PAGES[page], flags=re.DOTALL)
+    assert blocks
     namespace: dict[str, object] = {}
     for block in blocks:
-        exec(compile(block, "README.md", "exec"), namespace)
-    assert namespace["policy"].network.layers[0].weight.grad.abs().sum() > 0  # type: ignore[attr-defined]
+        exec(compile(block, page, "exec"), namespace)
+    if page == "README.md":
+        assert namespace["policy"].network.layers[0].weight.grad.abs().sum() > 0  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("page", PAGES)
 def test_the_command_lines_parse(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("trainer: {max_epochs: 3}\n")
-    commands = re.findall(r"^lit-awm (fit .*?)(?:  #.*)?$", README, flags=re.MULTILINE)
+    commands = re.findall(r"(?:^|`)lit-awm ((?:fit|oracle) .*?)(?:  #.*|`.*)?$", PAGES[page], flags=re.MULTILINE)
     assert len(commands) >= 4
     for command in commands:
         arguments = [word for word in shlex.split(command) if word != "--print_config"]
         monkeypatch.setattr("sys.argv", ["lit-awm"])
-        with pytest.raises(SystemExit) as stop:
-            main([*arguments, "--print_config"])
-        assert stop.value.code == 0, command
+        if arguments[0] == "fit":
+            with pytest.raises(SystemExit) as stop:
+                main([*arguments, "--print_config"])
+            assert stop.value.code == 0, command
+        else:  # all else is in order if the number of starts is what is complained about
+            with pytest.raises(SystemExit):
+                main([*arguments, "--starts", "0"])
+            assert "starts must be at least 1, got 0" in capsys.readouterr().err, command
+
+
+def test_every_figure_is_there() -> None:
+    for name, page in PAGES.items():
+        folder = ROOT if name == "README.md" else ROOT / "docs"
+        for link in re.findall(r"!\[.*?\]\((.*?)\)", page):
+            assert (folder / link).is_file(), link

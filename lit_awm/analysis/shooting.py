@@ -92,8 +92,8 @@ class Shooting:
     ) -> tuple[float, Array, Array]:
         """Return the smooth cost of controls ``(N, m)``, its gradient ``(N, m)`` and the states ``(N + 1, n)``.
 
-        States are unrolled without a graph; then all intervals are linearised at once, and costates run back through the
-        Jacobians.
+        States are unrolled without a graph; then all intervals are linearised at once, and costates run back through
+        the Jacobians.
 
         Args:
             controls: The controls.
@@ -115,7 +115,7 @@ class Shooting:
         return cost.item(), gradient, states.numpy()
 
     def constraints(self, states: Array) -> tuple[Array, Array]:
-        """Return equality and inequality for states ``(N + 1, n)``, in units of their scales; empty if there is none."""
+        """Return equality and inequality for states ``(N + 1, n)``, in units of their scales; empty if none."""
         equality = inequality = np.zeros(0)
         if self.exact_target:
             equality = ((states[-1] - self.target) / self.target_scale)[self.targeted]

@@ -45,8 +45,8 @@ class ExperienceDataModule(LightningDataModule):
         policy_updates: Batches for the policy in an outer iteration.
         world_model_batch_size: Trajectories in a batch for the world model.
         policy_batch_size: Initial states in a batch for the policy.
-        slice_length: Steps of the trajectories that the world model is fitted to; None for whole episodes. Episodes that
-            end earlier are not fitted to.
+        slice_length: Steps of the trajectories that the world model is fitted to; None for whole episodes. Episodes
+            that end earlier are left out.
         capacity: Steps that the replay buffer holds.
         eval_episodes: Episodes of an evaluation; one is enough where all begin in the same state.
         seed: Seed of the environments in which experience is collected; that of the evaluation never changes.
@@ -208,8 +208,8 @@ class ExperienceDataModule(LightningDataModule):
         if self.longest_episode < self.slice_length:
             raise ValueError(
                 f"slice_length must be at most {self.longest_episode}, got {self.slice_length}: every episode of "
-                f"{self.env.name} ended early. Lower `slice_length`; or, if a step is too long for the integrator, raise "
-                "`episode_length`."
+                f"{self.env.name} ended early. Lower `slice_length`; or, if a step is too long for the integrator, "
+                "raise `episode_length`, or `substeps` in `env_options`."
             )
 
     def sample_trajectories(self) -> TensorDict:

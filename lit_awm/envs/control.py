@@ -155,8 +155,8 @@ class ControlEnv(EnvBase):
             return next_state, -cost, ~inside
         keep = inside.unsqueeze(-1)
         if next_state.requires_grad or cost.requires_grad:  # a NaN must not reach the gradient of its neighbours
-            inputs = (torch.where(keep, value, value.detach()) for value in (state, control))
-            next_state, cost = self.interval(*inputs, time)
+            kept_state, kept_control = (torch.where(keep, value, value.detach()) for value in (state, control))
+            next_state, cost = self.interval(kept_state, kept_control, time)
         stay = torch.where(keep, next_state, state.detach())
         return stay, -torch.where(inside, cost, torch.full_like(cost, self.exit_cost)), ~inside
 

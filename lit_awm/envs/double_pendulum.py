@@ -16,9 +16,9 @@ from lit_awm.envs.ode import OdeEnv
 class DoublePendulum(OdeEnv):
     """Choose the angles from which a double pendulum is released so that it ends in a given state.
 
-    The first action sets both angles, at rest; the pendulum then swings by itself and later actions do nothing. The goal
-    is where a release from ``goal_angles`` leads, so that the least cost is 0. With angles from hanging, the difference
-    ``D = th_1 - th_2``, point masses and massless rods::
+    The first action sets both angles, at rest; the pendulum then swings by itself and later actions do nothing. The
+    goal is where a release from ``goal_angles`` leads, so that the least cost is 0. With angles from hanging, the
+    difference ``D = th_1 - th_2``, point masses and massless rods::
 
         th_1'' = (-g (2 m1 + m2) sin th_1 - m2 g sin(th_1 - 2 th_2)
                   - 2 m2 sin D (l2 th_2'^2 + l1 th_1'^2 cos D)) / (l1 (2 m1 + m2 - m2 cos 2D))
@@ -36,8 +36,8 @@ class DoublePendulum(OdeEnv):
         g: Gravity (m/s^2), positive.
         goal_angles: The two angles (rad), in [-pi, pi], that are to be found.
         duration: Length of an episode (s).
-        substeps: Number of integrator steps in a control interval; the default conserves energy to 1e-6 with ``rk4`` and
-            a ``dt`` of 0.01 s, wherever the pendulum is released.
+        substeps: Number of integrator steps in a control interval; the default conserves energy to 1e-6 with ``rk4``
+            and a ``dt`` of 0.01 s, wherever the pendulum is released.
         options: Discretisation and device, see :class:`~lit_awm.envs.ode.OdeEnv`.
 
     Raises:

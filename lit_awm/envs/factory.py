@@ -18,7 +18,7 @@ from lit_awm.envs.simulators import PACKAGES, make_simulator
 from lit_awm.envs.transforms import Clock, DistractorDimensions, ObservationNoise
 
 PATHOLOGICAL: tuple[type[ControlEnv], ...] = (CreditAssignment, DoublePendulum, OneBounce)
-SYSTEMS: dict[str, type[ControlEnv]] = {
+SYSTEMS: dict[str, type[Any]] = {  # of ControlEnv, each with a signature of its own
     system.name: system for system in (*(getattr(myriad, name) for name in myriad.__all__), *PATHOLOGICAL)
 }
 GIVEN_BY_SYSTEMS = ("control_bounds", "state_bounds", "domain", "target_state", "target_scale")
@@ -52,7 +52,9 @@ def describe_options(name: str) -> dict[str, Option]:
     """Return the parameters and options of a system."""
     options: dict[str, Option] = {}
     for made_by in (cls for cls in reversed(find_system(name).mro()) if issubclass(cls, ControlEnv)):
-        described = {param.arg_name: param.description or "" for param in docstring_parser.parse(made_by.__doc__).params}
+        described = {
+            param.arg_name: param.description or "" for param in docstring_parser.parse(made_by.__doc__).params
+        }
         types = get_type_hints(made_by.__init__)
         for option, parameter in inspect.signature(made_by.__init__).parameters.items():
             if parameter.default is not inspect.Parameter.empty and option not in GIVEN_BY_SYSTEMS:
@@ -117,9 +119,7 @@ def make_env(
         env.append_transform(DistractorDimensions(distractors, generator=generator))
         seen.append("distractors")
     if observe_time:
-        env.append_transform(
-            Clock(env.episode_length, "step_count") if is_simulator else Clock(env.duration, "time")
-        )
+        env.append_transform(Clock(env.episode_length, "step_count") if is_simulator else Clock(env.duration, "time"))
         seen.append("clock")
     env.append_transform(CatTensors(seen, "observation", del_keys=False, sort=False))
     return env

@@ -20,9 +20,9 @@ class OneBounce(ControlEnv):
         x(T) = v T                  if v T <= d
              = d - e (v T - d)      otherwise
 
-    and only then the cost ``(x(T) - goal)^2`` is paid. With the goal behind the start the cost falls towards ``v = 0`` for
-    every ball that does not reach the wall, where its gradient changes sign and size; the least cost, 0, lies beyond, at
-    ``v* = (d + (d - goal) / e) / T``.
+    and only then the cost ``(x(T) - goal)^2`` is paid. With the goal behind the start the cost falls towards ``v = 0``
+    for every ball that does not reach the wall, where its gradient changes sign and size; the least cost, 0, lies
+    beyond, at ``v* = (d + (d - goal) / e) / T``.
 
     Args:
         wall: Distance ``d`` of the wall from the start (m), positive.
@@ -54,9 +54,7 @@ class OneBounce(ControlEnv):
             raise ValueError(f"restitution must be at most 1, got {restitution}.")
         if not goal < wall:
             raise ValueError(f"goal must lie before the wall at {wall}, got {goal}.")
-        super().__init__(
-            initial_state=(0.0, 0.0), control_bounds=[(0.0, max_speed)], duration=duration, **options
-        )
+        super().__init__(initial_state=(0.0, 0.0), control_bounds=[(0.0, max_speed)], duration=duration, **options)
         self.wall, self.restitution, self.goal = wall, restitution, goal
         self.best_speed = (wall + (wall - goal) / restitution) / self.duration
         if max_speed < self.best_speed:

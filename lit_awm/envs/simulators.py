@@ -64,7 +64,9 @@ def make_simulator(
     except Exception as error:  # each package has errors of its own for a task that it does not know
         raise ValueError(f"env must name a task of {PACKAGES[suite]}, got {name!r}: {error}") from error
     if not isinstance(first.action_spec, Bounded):
-        raise ValueError(f"env must have continuous, bounded actions, got {name!r} with {type(first.action_spec).__name__}.")
+        raise ValueError(
+            f"env must have continuous, bounded actions, got {name!r} with {type(first.action_spec).__name__}."
+        )
     keys = sorted(first.observation_spec.keys(True, True), key=str)
     scalars = [key for key in keys if first.observation_spec[key].ndim == 0]
     first.close()

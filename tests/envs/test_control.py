@@ -148,7 +148,9 @@ def test_controls_of_the_wrong_shape_are_refused() -> None:
 
 def test_a_control_of_the_wrong_size_is_refused() -> None:
     env = CancerTreatment()
-    with pytest.raises(ValueError, match=r"control must end in one value for each of drug strength, got shape \(4, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"control must end in one value for each of drug strength, got shape \(4, 3\)"
+    ):
         env.step_fn(torch.ones(4, 1), torch.zeros(4, 3), torch.zeros(4))
 
 

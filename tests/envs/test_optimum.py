@@ -3,23 +3,84 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lit_awm.analysis.shooting import Shooting
 from lit_awm.envs import SYSTEMS, Optimum, load_optimum
 
-# Optima of the five systems in this discretisation, found by other code and other methods than this package's.
+# Optima in this discretisation, found by other code and other methods than this package's: with the end state met
+# exactly where there is one, and within the state bounds that are charged for. The pendulum's is that of another cost.
 PROVEN = {
-    "bear_populations": (12.284569866196943, 12.82223955044089),
-    "bioreactor": (-1.38629436083806, -1.3862943608380602),
-    "cancer_treatment": (20.574641117294608, 21.77127286999746),
-    "hiv_treatment": (-823.1387237478928, -814.8620356581512),
-    "mould_fungicide": (85.35829598295145, 86.22749796464862),
+    "bacteria": -3.469586935231164,
+    "bear_populations": 12.284569866196943,
+    "bioreactor": -1.38629436083806,
+    "cancer_treatment": 20.574641117294608,
+    "cartpole": 58.0434053535888,
+    "epidemic_seirn": 13.396752177945494,
+    "glucose": 1353.9938498300667,
+    "harvest": -6.507189144316641,
+    "hiv_treatment": -823.1387237478928,
+    "invasive_plant": 5.0,
+    "mould_fungicide": 85.35829598295145,
+    "mountain_car": 10.485847229110794,
+    "predator_prey": 1.503625021630068,
+    "rocket_landing": 11.70810815030073,
+    "seir": 13.396752177945498,
+    "simple_case": -1.3543540355337829,
+    "simple_case_with_bounds": -1.3543540355337829,
+    "timber_harvest": -5459.813912246358,
+    "tumour": 7571.776402366325,
+    "van_der_pol": 2.875630670626035,
+}
+PROVEN_CONSTANT = {
+    "bacteria": -3.0948774486413204,
+    "bear_populations": 12.82223955044089,
+    "bioreactor": -1.3862943608380602,
+    "cancer_treatment": 21.77127286999746,
+    "epidemic_seirn": 13.438746892920902,
+    "glucose": 1354.0476258237013,
+    "harvest": -5.501834040596351,
+    "hiv_treatment": -814.8620356581512,
+    "invasive_plant": 15.3624028402417,
+    "mould_fungicide": 86.22749796464862,
+    "seir": 13.438746892920998,
+    "simple_case": -1.2785920853282877,
+    "simple_case_with_bounds": -1.2785920853350428,
+    "timber_harvest": -1386.2449007926753,
+    "tumour": 8231.481123427291,
 }
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", PROVEN)
 def test_stored_optima_are_the_proven_ones(name: str) -> None:
     optimum = load_optimum(name)
     assert optimum is not None
-    assert (optimum.cost, optimum.constant_cost) == pytest.approx(PROVEN[name], rel=1e-9)
+    cost = optimum.cost if optimum.exact_target_cost is None else optimum.exact_target_cost
+    assert cost == pytest.approx(PROVEN[name], rel=1e-4)
+
+
+@pytest.mark.parametrize("name", PROVEN_CONSTANT)
+def test_stored_constant_controls_are_the_proven_ones(name: str) -> None:
+    optimum = load_optimum(name)
+    assert optimum is not None
+    assert optimum.constant_cost == pytest.approx(PROVEN_CONSTANT[name], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_the_optimum_is_below_every_baseline_and_says_how_it_was_found(name: str) -> None:
+    optimum = load_optimum(name)
+    assert optimum is not None
+    assert optimum.cost == optimum.costs[0] == min(optimum.costs) or optimum.cost == pytest.approx(optimum.costs[0])
+    assert optimum.cost <= optimum.constant_cost + 1e-9 * abs(optimum.constant_cost)
+    assert optimum.constant_cost < optimum.random_cost
+    if optimum.exact_target_cost is not None:
+        assert optimum.cost <= optimum.exact_target_cost
+    assert f"lit-awm oracle {name} --starts" in optimum.found
+
+
+@pytest.mark.parametrize("name", ["double_pendulum", "one_bounce", "credit_assignment"])
+def test_the_optimum_of_the_pathological_tasks_is_zero(name: str) -> None:
+    optimum = load_optimum(name)
+    assert optimum is not None
+    assert optimum.cost == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
@@ -36,7 +97,8 @@ def test_stored_controls_cost_what_is_stored(name: str, which: str) -> None:
     for step, control in enumerate(controls):
         state, reward = env.step_fn(state, control, torch.tensor(step * env.dt, dtype=torch.float64))
         cost = cost - reward
-    assert cost.item() == pytest.approx(optimum.cost if which == "optimal" else optimum.constant_cost, rel=1e-9)
+    expected = optimum.cost if which == "optimal" else optimum.constant_cost
+    assert cost.item() == pytest.approx(expected, rel=1e-7, abs=1e-9)  # controls are stored with nine digits
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
@@ -44,11 +106,8 @@ def test_the_stored_random_cost_is_that_of_random_controls(name: str) -> None:
     env, optimum = SYSTEMS[name](), load_optimum(name)
     assert optimum is not None
     low, high = env.control_bounds.unbind(-1)
-    state, costs = env.initial_state.expand(1024, -1), torch.zeros(1024, dtype=torch.float64)
-    for step in range(env.episode_length):
-        control = low + torch.rand(1024, len(low), dtype=torch.float64) * (high - low)
-        state, reward = env.step_fn(state, control, torch.full((1024,), step * env.dt, dtype=torch.float64))
-        costs = costs - reward
+    shares = torch.rand(1024, env.episode_length, len(low), dtype=torch.float64)
+    costs = Shooting(env).costs(low + shares * (high - low))
     assert abs(costs.mean() - optimum.random_cost) < 5 * costs.std() / 32
 
 

@@ -6,7 +6,6 @@ from tensordict.nn import TensorDictModule
 
 from lit_awm.envs import SYSTEMS, KnownReward, OdeEnv, make_env
 
-
 ODES = [name for name, system in SYSTEMS.items() if issubclass(system, OdeEnv)]
 STATE_COSTS = ["bear_populations", "cancer_treatment", "glucose", "harvest", "hiv_treatment", "seir", "timber_harvest"]
 

@@ -1,4 +1,4 @@
-"""A car too weak for its hill (Moore, 1990, PhD thesis; the goal and the force of Gymnasium's MountainCarContinuous)."""
+"""A car too weak for its hill (Moore, 1990, PhD thesis; goal and force of Gymnasium's MountainCarContinuous)."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ class SimpleCase(OdeEnv):
         B: Cost of the control, positive.
         C: Effect of the control.
         x_0: Initial state.
-        u_max: Largest control, positive; the range is ``[-u_max, u_max]``. A constant ``-u_max`` of 2 sends the state to
-            minus infinity in finite time.
+        u_max: Largest control, positive; the range is ``[-u_max, u_max]``. A constant -2 sends the state to minus
+            infinity in finite time.
         duration: Length of an episode.
         options: Discretisation, bounds and device, see :class:`~lit_awm.envs.ode.OdeEnv`.
     """

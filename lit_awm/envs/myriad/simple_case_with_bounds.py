@@ -37,5 +37,5 @@ class SimpleCaseWithBounds(SimpleCase):
     ) -> None:
         if not M_1 < M_2:
             raise ValueError(f"M_1 must be below M_2 {M_2}, got {M_1}.")
-        bounds = {"control_bounds": [(M_1, M_2)], "state_bounds": [(0, 3)]}
-        super().__init__(A=A, C=C, x_0=x_0, duration=duration, **bounds, **options)
+        options = {"control_bounds": [(M_1, M_2)], "state_bounds": [(0, 3)], **options}
+        super().__init__(A=A, C=C, x_0=x_0, duration=duration, **options)

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lit_awm.analysis import random_cost, solve
+from lit_awm.analysis.shooting import Shooting
+from lit_awm.envs import SYSTEMS, OdeEnv
+from lit_awm.envs.myriad import CancerTreatment, CartPole, InvasivePlant, Pendulum, SimpleCase, VanDerPol
+
+
+class Cart(OdeEnv):
+    """``x' = u`` at the price of ``u^2 - worth x``, solvable by hand."""
+
+    name, state_names, control_names = "cart", ("x",), ("u",)
+
+    def __init__(self, worth: float = 0.0, **options: object) -> None:
+        defaults = {"initial_state": [0.0], "control_bounds": [(-1, 2)], "state_bounds": [(-1, 0.5)], "duration": 1.0}
+        super().__init__(**(defaults | options))
+        self.worth = worth
+
+    def dynamics(self, state: Tensor, control: Tensor) -> Tensor:
+        return control
+
+    def running_cost(self, state: Tensor, control: Tensor, time: Tensor) -> Tensor:
+        return control[..., 0] ** 2 - self.worth * state[..., 0]
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_the_gradient_is_that_of_backpropagation_through_the_episode(name: str) -> None:
+    env = SYSTEMS[name](episode_length=12, **({"bounds": "ignore"} if name == "tumour" else {}))
+    low, high = env.control_bounds.unbind(-1)
+    controls = low + (0.3 + 0.2 * torch.rand(12, len(low), dtype=torch.float64)) * (high - low)
+    controls.requires_grad_()
+    state, cost = env.initial_state, torch.zeros((), dtype=torch.float64)
+    for step, control in enumerate(controls):
+        state, reward = env.step_fn(state, control, torch.tensor(step * env.dt, dtype=torch.float64))
+        cost = cost - reward
+    (expected,) = torch.autograd.grad(cost, controls)
+    found_cost, gradient, states = Shooting(env).evaluate(controls.detach().numpy())
+    assert found_cost == pytest.approx(cost.item(), rel=1e-12, abs=1e-12)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-9, atol=1e-12 * expected.abs().max())
+    np.testing.assert_allclose(states[-1], state.detach(), rtol=1e-12)
+
+
+def test_a_target_is_paid_for_or_met_exactly() -> None:
+    env = Cart(target_state=[0.5], target_weight=3.0, episode_length=10)
+    soft, exact = solve(env, starts=2), solve(env, starts=2, exact_target=True)
+    x = 3 / (3 + 1) * 0.5  # least x^2 + 3 (x - 1/2)^2, with u constant
+    assert soft.cost == pytest.approx(x**2 + 3 * (x - 0.5) ** 2, rel=1e-9)
+    assert exact.cost == pytest.approx(0.25, rel=1e-6)
+    torch.testing.assert_close(exact.controls, torch.full((10, 1), 0.5, dtype=torch.float64), rtol=1e-4, atol=0)
+    assert exact.violation <= 1e-6
+
+
+def test_charged_bounds_bind() -> None:
+    env = Cart(worth=100.0, bounds="charge", bound_weight=1000.0, episode_length=20)
+    found = solve(env, starts=2)
+    states = Shooting(env).states(found.controls.numpy())[:, 0]
+    assert states.max().item() == pytest.approx(0.5, abs=1e-6)
+    assert states[5:].sub(0.5).abs().max() < 1e-5  # full speed ahead, then along the bound
+    assert found.controls[:5].sub(2).abs().max() < 1e-3
+    assert solve(Cart(worth=100.0, episode_length=20), starts=1).cost < found.cost
+
+
+def test_the_best_constant_control_is_found() -> None:
+    found = solve(CancerTreatment(), starts=3, constant=True)
+    assert found.cost == pytest.approx(21.77127286999746, rel=1e-9)  # by a scan of the control's range
+    assert found.controls.unique().numel() == 1
+
+
+def test_all_starts_are_reported_in_order() -> None:
+    found = solve(VanDerPol(episode_length=20), starts=5, progress=True)
+    assert len(found.costs) == 5
+    assert found.costs == sorted(found.costs)
+    assert found.cost == found.costs[0]
+    assert found.time_s > 0
+
+
+def test_the_same_seed_finds_the_same() -> None:
+    first, second = (solve(InvasivePlant(), starts=5, seed=1) for _ in range(2))
+    assert first.costs == second.costs
+
+
+def test_random_controls_that_leave_the_domain_are_charged_once() -> None:
+    env = SYSTEMS["bacteria"](bounds="ignore")
+    assert random_cost(env, sequences=64) == pytest.approx(env.exit_cost, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"starts": 0}, "starts must be at least 1, got 0"),
+        ({"exact_target": True}, "exact_target must be false for simple_case, which has no target"),
+    ],
+)
+def test_bad_arguments_are_refused(options: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        solve(SimpleCase(), **options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("system", "proven"), [(CartPole, 88.11183630446041), (Pendulum, 25.441784335075294)])
+def test_the_published_behaviour_has_its_proven_optimum(system: type[OdeEnv], proven: float) -> None:
+    found = solve(system(published=True), starts=1, exact_target=True)
+    assert found.cost == pytest.approx(proven, rel=1e-4)
