@@ -1,4 +1,4 @@
-"""Steps per second of every system: ``python benchmarks/env_throughput.py [--batches 1 64 4096] [SYSTEM ...]``.
+"""Steps per second of every system: ``python benchmarks/env_throughput.py [--compile] [SYSTEM ...]``.
 
 The environment, stepped as TorchRL steps it (``env.step`` and ``step_mdp``), beside a bare tensor loop of the same
 step, in the same run: the systems themselves, and as agents see them, with actions scaled and an observation assembled.
@@ -56,6 +56,9 @@ def main() -> None:
     parser.add_argument("systems", nargs="*", help="which systems; all by default")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 64, 4096])
     parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the step of the environments, not the bare loop's"
+    )
     options = parser.parse_args()
     print("| system | batch | bare loop | environment | ratio | as agents see it | ratio |")  # noqa: T201
     print("|---|---|---|---|---|---|---|")  # noqa: T201
@@ -65,12 +68,15 @@ def main() -> None:
                 plain = SYSTEMS[name](num_envs=batch, device=options.device)
                 seen = make_env(name, num_envs=batch, device=options.device)
                 bare = seconds_per_step(lambda env=plain: bare_loop(env))
+                for env in (plain, seen.base_env):
+                    env.interval = torch.compile(env.interval) if options.compile else env.interval
                 times = [seconds_per_step(lambda env=env: torchrl_loop(env)) for env in (plain, seen)]
                 cells = [f"{batch / took:,.0f} /s | {took / bare:.2f}" for took in times]
                 print(f"| {name} | {batch} | {batch / bare:,.0f} /s | {' | '.join(cells)} |", flush=True)  # noqa: T201
     print(  # noqa: T201
         f"\nBest of {REPEATS} runs of {STEPS} steps; {torch.get_num_threads()} threads on {os.cpu_count()} cores "
-        f"({platform.machine()}), {options.device}, torch {torch.__version__}, {datetime.date.today()}."
+        f"({platform.machine()}), {options.device}, {'compiled' if options.compile else 'eager'}, "
+        f"torch {torch.__version__}, {datetime.date.today()}."
     )
 
 

@@ -21,7 +21,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lit_awm.analysis import solve
 from lit_awm.data import EVALUATION_SEED, SCORES, ExperienceDataModule, evaluate
 from lit_awm.envs import SYSTEMS, load_optimum
-from lit_awm.envs.factory import WHAT_IS_SEEN, describe_options
+from lit_awm.envs.factory import WHAT_IS_SEEN, describe_options, make_system
 
 CONFIG_KEY = "lit_awm_config"
 NOT_FOR_ORACLE = ("num_envs", "device", "dtype", "initial_spread", *WHAT_IS_SEEN)
@@ -186,6 +186,8 @@ def find_optimum(arguments: list[str]) -> int:
     exact_help = "Meet the target state exactly, instead of paying for missing it."
     parser.add_argument("--exact_target", action="store_true", help=exact_help)
     parser.add_argument("--json", action="store_true", help="Print one JSON object, with the controls.")
+    if name == "SYSTEM" and arguments and arguments[0] not in ("-h", "--help"):
+        parser.error("SYSTEM comes first, as in `lit-awm oracle harvest --starts 3`.")
     if name == "SYSTEM":
         parser.epilog = f"SYSTEM is one of: {', '.join(sorted(SYSTEMS))}. Each has options of its own."
         parser.print_help()
@@ -202,7 +204,8 @@ def find_optimum(arguments: list[str]) -> int:
     search = {key: options.pop(key) for key in ("starts", "seed", "exact_target")}
     as_json = options.pop("json")
     try:
-        env = SYSTEMS[name](**options)
+        given = {key: value for key, value in options.items() if value != options_of_system[key].default}
+        env = make_system(name, **given)
         solution = solve(env, **search, progress=not as_json)
     except (ValueError, RuntimeError) as error:
         parser.error(str(error))

@@ -3,33 +3,51 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 
 
 def check_at_least(minimum: float, **arguments: float) -> None:
-    """Reject arguments below a minimum.
+    """Reject arguments below a minimum, and those that are not finite.
 
     Raises:
-        ValueError: If a value is below ``minimum``; the message names the argument.
+        ValueError: If a value is below ``minimum`` or not finite; the message names the argument.
     """
     for name, value in arguments.items():
-        if not value >= minimum:
-            raise ValueError(f"{name} must be at least {minimum}, got {value}.")
+        if not minimum <= value < math.inf:
+            raise ValueError(f"{name} must be at least {minimum}{_and_finite(value)}, got {value}.")
 
 
 def check_positive(**arguments: float) -> None:
-    """Reject arguments that are not above zero.
+    """Reject arguments that are not above zero, and those that are not finite.
 
     Raises:
-        ValueError: If a value is zero, negative or not a number; the message names the argument.
+        ValueError: If a value is zero, negative or not finite; the message names the argument.
     """
     for name, value in arguments.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be positive, got {value}.")
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be positive{_and_finite(value)}, got {value}.")
+
+
+def check_count(minimum: int = 1, **arguments: int) -> None:
+    """Reject arguments that are not whole numbers from a minimum on.
+
+    Raises:
+        ValueError: If a value is below ``minimum`` or has a fraction; the message names the argument.
+    """
+    check_at_least(minimum, **arguments)
+    for name, value in arguments.items():
+        if not isinstance(value, int):
+            raise ValueError(f"{name} must be a whole number, got {value}.")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a question, with a space before it, that offers the known name nearest to ``name``; empty if none is."""
     known = list(known)
-    near = [k for k in known if name and k.startswith(name)] or difflib.get_close_matches(name, known, n=1, cutoff=0.3)
+    near = [k for k in known if len(name) > 2 and k.startswith(name)]
+    near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _and_finite(value: float) -> str:
+    return "" if math.isfinite(value) else " and finite"

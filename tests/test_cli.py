@@ -88,7 +88,8 @@ def test_every_recipe_is_named_by_its_system() -> None:
         ["cartpole"],
         ["credit_assignment", "--data.env_options.noise", "0.3"],
         ["double_pendulum", "--data.env_options.dt", "0.01"],
-        ["harvest", "--data.env_options.distractors", "2", "--data.env_options.observation_noise", "0.01"],
+        ["harvest", "--data.env_options.distractors", "2"],
+        ["glucose", "--data.env_options.observation_noise", "0.01", "--model.known_reward", "false"],
         ["invasive_plant", "--data.episode_length", "10"],
         ["one_bounce"],
         ["rocket_landing", "--data.env_options.integrator", "heun"],
@@ -292,6 +293,8 @@ def test_the_oracle_finds_the_optimum_of_a_changed_system(capsys: pytest.Capture
         (["cancer_treatment", "--x_0", "-1"], "x_0 must lie inside the domain"),
         (["cancer_treatment", "--starts", "0"], "starts must be at least 1, got 0"),
         (["cancer_treatment", "--deltaa", "1"], "--deltaa"),
+        (["cancer_treatment", "--dt", "0.1", "--duration", "3"], "dt and duration exclude each other"),
+        (["--starts", "3", "harvest"], "SYSTEM comes first"),
     ],
 )
 def test_the_oracle_names_mistakes(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,16 +11,18 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 from torch import Tensor
+from torchrl.envs import TransformedEnv
 from tqdm import tqdm
 
 from lit_awm.analysis.shooting import Array, AugmentedLagrangian, Shooting
-from lit_awm.checks import check_at_least
+from lit_awm.checks import check_count
 from lit_awm.envs import ControlEnv
 
 CANDIDATES = 4096
 CONSTANT_STARTS = (0.05, 0.3, 0.7)  # as shares of the range
 TARGET_WEIGHTS = (0.01, 0.1, 1.0)  # of its price in the first descents
-TOLERANCE = 1e-8  # of a constraint, in units of its scale
+REFINED = 2  # starts that go on to meet a target exactly
+TOLERANCE = 1e-7  # of a constraint, in units of its scale
 MAX_ROUNDS = 25  # of the augmented Lagrangian
 
 Objective: TypeAlias = Callable[[Array], tuple[float, Array]]
@@ -47,7 +49,7 @@ class Solution:
 
 
 def solve(
-    env: ControlEnv,
+    env: ControlEnv | TransformedEnv,
     *,
     starts: int = 6,
     seed: int = 0,
@@ -58,11 +60,13 @@ def solve(
     """Find the control sequence of least cost.
 
     From each start L-BFGS-B follows the gradient of the cost, in float64; charges for leaving the state bounds, and on
-    demand the target, are met as constraints, by an augmented Lagrangian around it. Three starts are constant
-    controls, the others the best of random piecewise constant sequences.
+    demand the target, are met as constraints, by an augmented Lagrangian around it. The first start is the solution in
+    closed form, where the environment has one; then come three constant controls, and the best of random piecewise
+    constant sequences. Where there is a target, it costs little at first; if it is to be met exactly, only the best
+    starts go on to that.
 
     Args:
-        env: An environment of the testbed, without transforms.
+        env: An environment of the testbed.
         starts: Number of starts, at least 1.
         seed: Seed of the random starts.
         exact_target: Whether the target state is to be met exactly, as published, instead of paid for.
@@ -73,7 +77,8 @@ def solve(
         The best solution. No local method can prove that it is the global one.
 
     Raises:
-        ValueError: If ``starts`` is below 1, or the target is to be met exactly and there is none.
+        ValueError: If ``starts`` is below 1, the target is to be met exactly and there is none, or charges for leaving
+            the state bounds are too low to keep the optimum inside.
         RuntimeError: If no start led to a solution that meets the constraints.
 
     Example:
@@ -81,31 +86,40 @@ def solve(
         >>> round(solve(SimpleCase(episode_length=20), starts=1).cost, 3)
         -1.354
     """
-    check_at_least(1, starts=starts)
+    check_count(starts=starts)
     begin, shooting = time.perf_counter(), Shooting(env, exact_target)
+    descent = _Descent(shooting, constant)
     chosen = _starts(shooting, starts, seed, constant)
-    found: list[tuple[float, Array, float]] = []
-    with tqdm(chosen, desc=f"{env.name}: starts", disable=not progress, leave=False) as bar:
-        for start in bar:
-            controls, violation = _improve(shooting, start, constant)
-            if violation <= 100 * TOLERANCE:
+    with tqdm(total=2 * len(chosen), desc=shooting.env.name, disable=not progress, leave=False) as bar:
+        near = []
+        for start in chosen:
+            near.append(descent.approach(start))
+            bar.update()
+        if exact_target:  # which takes long
+            near = sorted(near, key=descent.cost)[:REFINED]
+        found: list[tuple[float, Array, float]] = []
+        for shares in near:
+            controls, violation = descent.finish(shares)
+            bar.update()
+            if violation <= 10 * TOLERANCE:
                 cost = shooting.costs(torch.from_numpy(controls).unsqueeze(0)).item()
                 cost -= shooting.target_cost(controls) if exact_target else 0.0  # which rounding left
                 found.append((cost, controls, violation))
                 bar.set_postfix(cost=f"{min(found, key=lambda f: f[0])[0]:.8g}")
     if not found:
-        raise RuntimeError(f"no start of {len(chosen)} met the constraints of {env.name}; raise `starts`.")
+        raise RuntimeError(f"no start of {len(chosen)} met the constraints of {shooting.env.name}; raise `starts`.")
     cost, controls, violation = min(found, key=lambda f: f[0])
     costs = sorted(f[0] for f in found)
     return Solution(cost, torch.from_numpy(controls), costs, violation, time.perf_counter() - begin)
 
 
-def random_cost(env: ControlEnv, sequences: int = 4096, seed: int = 0) -> float:
+def random_cost(env: ControlEnv | TransformedEnv, sequences: int = 4096, seed: int = 0) -> float:
     """Return the mean cost of uniformly random controls, drawn anew for every interval."""
-    low, high = env.control_bounds.unbind(-1)
+    shooting = Shooting(env)
+    low, high = shooting.env.control_bounds.unbind(-1)
     generator = torch.Generator().manual_seed(seed)
-    shares = torch.rand(sequences, env.episode_length, len(low), generator=generator, dtype=torch.float64)
-    return Shooting(env).costs(low + shares * (high - low)).mean().item()
+    shares = torch.rand(sequences, shooting.env.episode_length, len(low), generator=generator, dtype=torch.float64)
+    return shooting.costs(low + shares * (high - low)).mean().item()
 
 
 def _starts(shooting: Shooting, count: int, seed: int, constant: bool) -> list[Array]:
@@ -137,38 +151,50 @@ def _candidates(rng: np.random.Generator, shape: tuple[int, int], constant: bool
     return np.take_along_axis(levels, pieces[..., None], axis=1)
 
 
-def _improve(shooting: Shooting, start: Array, constant: bool) -> tuple[Array, float]:
-    """Return the controls that descent from ``start`` leads to, and their violation of the constraints."""
-    low, high = (bound.cpu().numpy() for bound in shooting.env.control_bounds.unbind(-1))
+class _Descent:
+    """L-BFGS-B through an episode, in shares of the range of the controls."""
 
-    def controls_of(shares: Array) -> Array:
-        return np.ascontiguousarray(low + np.broadcast_to(shares.reshape(-1, len(low)), start.shape) * (high - low))
+    def __init__(self, shooting: Shooting, constant: bool) -> None:
+        self.shooting, self.constant = shooting, constant
+        self.low, self.high = (bound.numpy() for bound in shooting.env.control_bounds.unbind(-1))
 
-    def descend(shares: Array, objective: Objective, max_iterations: int = 3000) -> Array:
+    def approach(self, start: Array) -> Array:
+        """Return shares nearer to an optimum, by landscapes with fewer valleys first if there is a target."""
+        shares = (start[0] if self.constant else start).ravel().copy()
+        if self.shooting.has_target:
+            for weight in TARGET_WEIGHTS:
+                self.shooting.weigh_target(weight)
+                shares = self._descend(shares, self.shooting.cost_and_gradient, max_iterations=300)
+        return shares
+
+    def finish(self, shares: Array) -> tuple[Array, float]:
+        """Return the controls ``(N, m)`` that descent leads to, and their violation of the constraints."""
+        shooting = self.shooting
+        shooting.weigh_target(0.0 if shooting.exact_target else 1.0)
+        if not shooting.is_constrained:
+            return self._controls(self._descend(shares, shooting.cost_and_gradient)), 0.0
+        lagrangian = AugmentedLagrangian(shooting, weight=0.1 * max(1.0, abs(self.cost(shares))))
+        for _ in range(MAX_ROUNDS):
+            shares = self._descend(shares, lagrangian, max_iterations=1000)
+            if lagrangian.update(self._controls(shares)) <= TOLERANCE:
+                break
+        lagrangian.check_weight()
+        return self._controls(shares), lagrangian.violation
+
+    def cost(self, shares: Array) -> float:
+        """Return the smooth cost of shares."""
+        return self.shooting.evaluate(self._controls(shares))[0]
+
+    def _controls(self, shares: Array) -> Array:
+        rows = self.low + shares.reshape(-1, len(self.low)) * (self.high - self.low)
+        return np.broadcast_to(rows, (self.shooting.env.episode_length, len(self.low))).copy()
+
+    def _descend(self, shares: Array, objective: Objective, max_iterations: int = 3000) -> Array:
         def in_shares(shares: Array) -> tuple[float, Array]:
-            cost, gradient = objective(controls_of(shares))
-            gradient = gradient * (high - low)
-            return cost, (gradient.sum(0) if constant else gradient).ravel()
+            cost, gradient = objective(self._controls(shares))
+            gradient = gradient * (self.high - self.low)
+            return cost, (gradient.sum(0) if self.constant else gradient).ravel()
 
         options = {"maxiter": max_iterations, "maxfun": 2 * max_iterations, "ftol": 1e-15, "gtol": 1e-10, "maxcor": 30}
         bounds = [(0, 1)] * shares.size
         return minimize(in_shares, shares, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x
-
-    def cost(controls: Array) -> tuple[float, Array]:
-        return shooting.evaluate(controls)[:2]
-
-    shares = (start[0] if constant else start).ravel().copy()
-    if shooting.has_target:
-        for weight in TARGET_WEIGHTS:  # a landscape with fewer valleys first
-            shooting.weigh_target(weight)
-            shares = descend(shares, cost, max_iterations=300)
-    shooting.weigh_target(0.0 if shooting.exact_target else 1.0)
-    if not shooting.is_constrained:
-        return controls_of(descend(shares, cost)), 0.0
-    scale = max(1.0, abs(cost(controls_of(shares))[0]))
-    lagrangian = AugmentedLagrangian(shooting, weight=0.1 * scale)
-    for _ in range(MAX_ROUNDS):
-        shares = descend(shares, lagrangian, max_iterations=1000)
-        if lagrangian.update(controls_of(shares)) <= TOLERANCE:
-            break
-    return controls_of(shares), lagrangian.violation

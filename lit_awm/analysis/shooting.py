@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torchrl.envs import TransformedEnv
 
 from lit_awm.envs import ControlEnv, OdeEnv
 
@@ -26,16 +27,25 @@ class Shooting:
     becomes ``equality = 0``.
 
     Args:
-        env: The environment.
+        env: The environment, as it is or as agents see it.
         exact_target: Whether the target state is to be met exactly, instead of paid for.
 
     Raises:
-        ValueError: If the target is to be met exactly and there is none.
+        ValueError: If the environment is none of the testbed or not on the CPU, its initial state lies outside of
+            bounds that are charged for, or the target is to be met exactly and there is none.
     """
 
-    def __init__(self, env: ControlEnv, exact_target: bool = False) -> None:
+    def __init__(self, env: ControlEnv | TransformedEnv, exact_target: bool = False) -> None:
+        env = env.base_env if isinstance(env, TransformedEnv) else env
+        if not isinstance(env, ControlEnv):
+            raise ValueError(
+                f"env must be a system of the testbed, whose dynamics are known, got {type(env).__name__}."
+            )
         self.env, self.exact_target = env, exact_target
+        if env.device is not None and env.device.type != "cpu":
+            raise ValueError(f"env must live on the CPU, got {env.device}. Make it with device='cpu'.")
         self.smooth = copy.copy(env)  # without the charges that are constraints here
+        self.smooth.__dict__.pop("interval", None)  # a compiled one belongs to the original
         self.times = torch.arange(env.episode_length, dtype=torch.float64) * env.dt
         self.is_charged = isinstance(env, OdeEnv) and env.bounds == "charge"
         self.targeted = list[int]()
@@ -46,6 +56,11 @@ class Shooting:
             self.bound_scale = env.bound_scale.numpy()
         if isinstance(self.smooth, OdeEnv) and self.is_charged:
             self.smooth.bounds = "ignore"
+            if ((env.initial_state < env.state_bounds[:, 0]) | (env.initial_state > env.state_bounds[:, 1])).any():
+                raise ValueError(
+                    f"x_0 must lie within the state bounds, which are charged for, got {env.initial_state.tolist()}. "
+                    "Give another x_0, or bounds='ignore'."
+                )
         if exact_target and not self.targeted:
             raise ValueError(f"exact_target must be false for {env.name}, which has no target.")
 
@@ -81,11 +96,15 @@ class Shooting:
 
     def states(self, controls: Array) -> Tensor:
         """Return the states ``(N + 1, n)`` that controls ``(N, m)`` lead to."""
-        states = [self.env.initial_state]
-        with torch.no_grad():
-            for time, control in zip(self.times, torch.from_numpy(controls), strict=True):
-                states.append(self.smooth.step_fn(states[-1], control, time)[0])
-        return torch.stack(states)
+        for step in (self.smooth.interval, self.smooth.step_fn):  # the second one only if the domain is left
+            states = [self.env.initial_state]
+            with torch.no_grad():
+                for time, control in zip(self.times, torch.from_numpy(controls), strict=True):
+                    states.append(step(states[-1], control, time)[0])
+            unrolled = torch.stack(states)
+            if self.env.is_inside(unrolled).all():
+                break
+        return unrolled
 
     def evaluate(
         self, controls: Array, states: Tensor | None = None, by_states: Array | None = None
@@ -113,6 +132,10 @@ class Shooting:
             gradient[k] = by_control[k] + costate @ end_by_control[k]
             costate = by_begin[k] + by_states[k] + costate @ end_by_begin[k]
         return cost.item(), gradient, states.numpy()
+
+    def cost_and_gradient(self, controls: Array) -> tuple[float, Array]:
+        """Return the smooth cost of controls ``(N, m)`` and its gradient ``(N, m)``."""
+        return self.evaluate(controls)[:2]
 
     def constraints(self, states: Array) -> tuple[Array, Array]:
         """Return equality and inequality for states ``(N + 1, n)``, in units of their scales; empty if none."""
@@ -166,6 +189,21 @@ class AugmentedLagrangian:
         if self.violation > before / 4:
             self.weight *= 5
         return self.violation
+
+    def check_weight(self) -> None:
+        """Reject a charge that is too low to keep an optimum within the bounds.
+
+        Raises:
+            ValueError: If leaving the bounds is worth more than ``bound_weight``.
+        """
+        if not self.shooting.is_charged:
+            return
+        worth, paid = float(self.inequality.sum(axis=1).max()), self.shooting.env.bound_weight
+        if worth > paid:
+            raise ValueError(
+                f"bound_weight must be at least {worth:.6g}, which leaving the bounds is worth, got {paid}. Raise "
+                "`bound_weight`, or ignore the bounds."
+            )
 
     def _multipliers(self, missed: Array, beyond: Array) -> tuple[Array, Array]:
         return self.equality + self.weight * missed, np.maximum(self.inequality + self.weight * beyond, 0)

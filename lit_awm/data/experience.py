@@ -15,7 +15,7 @@ from torchrl.data import LazyTensorStorage, ReplayBuffer, SliceSampler
 from lit_awm.checks import check_at_least
 from lit_awm.data.evaluation import EvaluationEpisodes
 from lit_awm.data.exploration import Exploration
-from lit_awm.envs import ControlEnv, KnownReward, load_optimum, make_env
+from lit_awm.envs import KnownReward, load_optimum, make_env
 from lit_awm.loops import AlternatingLoop
 from lit_awm.models import Policy
 
@@ -126,13 +126,9 @@ class ExperienceDataModule(LightningDataModule):
     def known_reward_fn(self) -> KnownReward | None:
         """The reward as a function of observation, action and next observation; None if it is not known.
 
-        It is known for the systems of the testbed, if the clock that it needs is observed.
+        It is known for the systems of the testbed, if the clock that it needs is observed and the state without noise.
         """
-        return KnownReward(self.env) if self._is_control_env and self.clock_step is not None else None
-
-    @property
-    def _is_control_env(self) -> bool:
-        return isinstance(self.env.base_env, ControlEnv)
+        return KnownReward(self.env) if KnownReward.is_known(self.env) else None
 
     @property
     def clock_step(self) -> float | None:
@@ -240,7 +236,7 @@ class ExperienceDataModule(LightningDataModule):
             "rows": rows,
             "writer": dict(self.buffer.writer.state_dict()),
             "collector": collector,
-            "env": self.env.base_env.rng.get_state() if self._is_control_env else None,
+            "env": self.env.rng.get_state(),
             "global": GlobalRNGState().state_dict(),
         }
 
@@ -256,8 +252,7 @@ class ExperienceDataModule(LightningDataModule):
             self.buffer.extend(TensorDict(rows, batch_size=count).unflatten_keys("."))
         self.buffer.writer.load_state_dict(state_dict["writer"])
         self.collector.load_state_dict(state_dict["collector"], strict=False)
-        if self._is_control_env:
-            self.env.base_env.rng.set_state(state_dict["env"])
+        self.env.rng.set_state(state_dict["env"])
         generators = dict(state_dict["global"])
         if not torch.cuda.is_available():
             generators.pop("torch_cuda", None)  # a run that moves to a CPU draws from the CPU's generator

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Composite, Unbounded
 from torchrl.envs import EnvBase
 
-from lit_awm.checks import check_at_least, check_positive
+from lit_awm.checks import check_count, check_positive
 
 DIVERGED = 1e3  # a state this many times beyond its scale has diverged
 
@@ -37,21 +37,22 @@ class ControlEnv(EnvBase):
         control_bounds: One ``(low, high)`` pair per control, in physical units.
         duration: Length ``T`` of an episode, in the system's unit of time.
         state_bounds: One ``(low, high)`` pair per state; the published bounds, infinite by default.
-        domain: One ``(low, high)`` pair per state: the open interval in which the equations hold. An infinite end is
-            replaced by a thousand times the largest of 1, the initial state and the finite state bounds.
+        domain: One ``(low, high)`` pair per state: the open interval in which the equations hold. An infinite end, the
+            default, is replaced by a thousand times the largest of 1, the initial state and the finite state bounds.
         num_envs: Number ``N`` of environments stepped together.
         episode_length: Number of control intervals in an episode, at least 1.
         dt: Length of an interval, positive. None divides ``duration`` evenly; if given, an episode lasts
             ``episode_length * dt`` whatever ``duration`` says.
         initial_spread: Relative half-width, in [0, 1), of the interval around each published initial value from which
-            episodes start; 0 starts all of them in the published state.
+            episodes start; 0 starts all of them in the published state. A published value of 0 stays 0.
         exit_cost: Cost, finite, of a step that leaves the domain. So that leaving does not pay, it has to be more than
             staying inside can cost.
         device: Where all tensors live.
         dtype: Floating type of states, actions and rewards.
 
     Raises:
-        ValueError: If ``num_envs`` or ``episode_length`` is below 1, ``duration`` or ``dt`` is not positive,
+        ValueError: If ``num_envs`` or ``episode_length`` is no whole number from 1 on, ``duration`` or ``dt`` is not
+            positive and finite, the initial state has the wrong shape,
             ``initial_spread`` is outside [0, 1), ``exit_cost`` is not finite, or the initial state lies outside the
             domain. A step raises it for an action of the wrong shape or outside the control bounds.
     """
@@ -59,10 +60,13 @@ class ControlEnv(EnvBase):
     name: ClassVar[str]
     state_names: ClassVar[tuple[str, ...]]
     control_names: ClassVar[tuple[str, ...]]
+    fixed_options: ClassVar[tuple[str, ...]] = ()  # inherited options that a system does not have
     initial_state: Tensor
     control_bounds: Tensor
     state_bounds: Tensor
     domain: Tensor
+    _lowest: Tensor
+    _highest: Tensor
 
     def __init__(
         self,
@@ -80,25 +84,26 @@ class ControlEnv(EnvBase):
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        check_at_least(1, num_envs=num_envs, episode_length=episode_length)
+        check_count(num_envs=num_envs, episode_length=episode_length)
         check_positive(duration=duration, **({} if dt is None else {"dt": dt}))
         if not 0 <= initial_spread < 1:
             raise ValueError(f"initial_spread must be at least 0 and below 1, got {initial_spread}.")
         if not math.isfinite(exit_cost):
             raise ValueError(f"exit_cost must be finite, got {exit_cost}.")
-        if len(initial_state) != len(self.state_names):
-            raise ValueError(f"x_0 must give {', '.join(self.state_names)}, got {len(initial_state)} numbers.")
         super().__init__(device=device, batch_size=[num_envs])
-        everywhere = [(-math.inf, math.inf)] * len(initial_state)
+        everywhere = [(-math.inf, math.inf)] * len(self.state_names)
         self._add_constant("initial_state", initial_state)
+        self._check_size("x_0", self.initial_state)
         self._add_constant("control_bounds", control_bounds)
         self._add_constant("state_bounds", state_bounds or everywhere)
         limit = self.state_bounds.abs().where(self.state_bounds.isfinite(), 0).amax(-1)
         limit = DIVERGED * torch.maximum(limit, self.initial_state.abs()).clamp_min(1)
         self._add_constant("domain", domain or everywhere)
-        self.domain = self.domain.clamp(-limit.unsqueeze(-1), limit.unsqueeze(-1))
-        if not self._is_inside(self.initial_state):
-            raise ValueError(f"x_0 must lie inside the domain {self.domain.tolist()}, got {list(initial_state)}.")
+        self.domain = self.domain.where(self.domain.isfinite(), torch.stack([-limit, limit], dim=-1))
+        if not self.is_inside(self.initial_state):
+            raise ValueError(
+                f"x_0 must lie inside the domain {self.domain.tolist()}, got {self.initial_state.tolist()}."
+            )
         self.dt = duration / episode_length if dt is None else float(dt)
         self.duration = float(duration) if dt is None else episode_length * self.dt
         self.episode_length, self.initial_spread, self.exit_cost = episode_length, initial_spread, float(exit_cost)
@@ -109,6 +114,12 @@ class ControlEnv(EnvBase):
 
     def _add_constant(self, name: str, values: Sequence[object]) -> None:
         self.register_buffer(name, torch.tensor(values, dtype=torch.float64, device=self.device))
+
+    def _check_size(self, name: str, state: Tensor) -> None:
+        if state.shape != (len(self.state_names),):
+            raise ValueError(
+                f"{name} must give one number for each of {', '.join(self.state_names)}, got {state.tolist()}."
+            )
 
     # -- The system, in physical units ------------------------------------------------------------------------------
 
@@ -124,8 +135,10 @@ class ControlEnv(EnvBase):
         """Return optimal controls ``(episode_length, m)`` where they are known in closed form, otherwise None."""
         return None
 
-    def step_fn(self, state: Tensor, control: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+    def step_fn(self, state: Tensor, control: Tensor, time: Tensor | float) -> tuple[Tensor, Tensor]:
         """Take one control interval.
+
+        Leading dimensions broadcast, so there is no need for ``vmap``, which cannot see whether the domain was left.
 
         Args:
             state: Physical state ``(..., n)`` at the beginning of the interval.
@@ -137,20 +150,21 @@ class ControlEnv(EnvBase):
             what is paid at the end of an episode if it is the last. Both are finite, see ``exit_cost``.
 
         Raises:
-            ValueError: If ``control`` does not end in ``m`` values.
+            ValueError: If ``state`` does not end in ``n`` values or ``control`` in ``m``.
         """
-        if control.shape[-1:] != self.control_bounds.shape[:1]:
-            raise ValueError(
-                f"control must end in one value for each of {', '.join(self.control_names)}, got shape "
-                f"{tuple(control.shape)}."
-            )
+        for name, value, names in (("state", state, self.state_names), ("control", control, self.control_names)):
+            if value.shape[-1:] != (len(names),):
+                raise ValueError(
+                    f"{name} must end in one value for each of {', '.join(names)}, got shape {tuple(value.shape)}."
+                )
+        time = torch.as_tensor(time, dtype=state.dtype, device=state.device)
         next_state, reward, _ = self.guarded_step(state, control, time)
         return next_state, reward
 
     def guarded_step(self, state: Tensor, control: Tensor, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return what ``step_fn`` returns, and where ``(...)`` the episode is over because the domain was left."""
         next_state, cost = self.interval(state, control, time)
-        inside = self._is_inside(next_state) & cost.isfinite()
+        inside = self.is_inside(next_state) & cost.isfinite()
         if inside.all():
             return next_state, -cost, ~inside
         keep = inside.unsqueeze(-1)
@@ -160,12 +174,13 @@ class ControlEnv(EnvBase):
         stay = torch.where(keep, next_state, state.detach())
         return stay, -torch.where(inside, cost, torch.full_like(cost, self.exit_cost)), ~inside
 
-    def _is_inside(self, state: Tensor) -> Tensor:
+    def is_inside(self, state: Tensor) -> Tensor:
+        """Tell which states ``(..., n)`` lie inside the domain of the equations; shape ``(...)``."""
         low, high = self._like(self.domain, state)
         return ((state > low) & (state < high)).all(-1)
 
     def _like(self, bounds: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        low, high = bounds.to(value.dtype).unbind(-1)
+        low, high = bounds.to(value).unbind(-1)
         return low, high
 
     def is_last_interval(self, time: Tensor) -> Tensor:
@@ -188,8 +203,8 @@ class ControlEnv(EnvBase):
         done = Binary(1, (*batch, 1), device=device, dtype=torch.bool)
         self.done_spec = Composite(done=done, terminated=done.clone(), truncated=done.clone(), shape=batch)
         margin = 1e-5 * (self.control_bounds[:, 1] - self.control_bounds[:, 0])  # for rounding
-        self._lowest = (self.control_bounds[:, 0] - margin).to(dtype)
-        self._highest = (self.control_bounds[:, 1] + margin).to(dtype)
+        self.register_buffer("_lowest", (self.control_bounds[:, 0] - margin).to(dtype))
+        self.register_buffer("_highest", (self.control_bounds[:, 1] + margin).to(dtype))
 
     def _check_action(self, control: Tensor) -> None:
         if control.shape != (*self.batch_size, len(self._lowest)):
@@ -206,8 +221,9 @@ class ControlEnv(EnvBase):
 
     def _reset(self, tensordict: TensorDictBase | None = None, **_: object) -> TensorDict:
         initial = self.initial_state.to(self.float_type).expand(*self.batch_size, -1)
-        uniform = torch.rand(initial.shape, generator=self.rng, device=self.device, dtype=self.float_type)
-        state = initial * (1 + self.initial_spread * (2 * uniform - 1))  # where to use it, `reset` decides
+        uniform = torch.rand(initial.shape, generator=self.rng, device=self.rng.device, dtype=self.float_type)
+        spread = self.initial_spread * (2 * uniform - 1)
+        state = initial * (1 + spread.to(initial.device))  # where to use it, `reset` decides
         time = state.new_zeros(*self.batch_size, 1)
         return TensorDict({"state": state, "time": time}, self.batch_size, device=self.device)
 
@@ -220,7 +236,7 @@ class ControlEnv(EnvBase):
         return TensorDict(
             {
                 "state": state,
-                "time": time + self.dt,
+                "time": ((time / self.dt).round() + 1) * self.dt,  # counted, so that no error adds up
                 "reward": reward.unsqueeze(-1),
                 "done": terminated | truncated,
                 "terminated": terminated,

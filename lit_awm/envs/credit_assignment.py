@@ -23,7 +23,7 @@ class CreditAssignment(ControlEnv):
 
     Args:
         noise: Standard deviation of the distracting rewards, at least 0.
-        final_length: Number of final steps, at least 1 and below ``episode_length``.
+        final_length: Number of final steps, at least 1 and below ``episode_length``; None for a tenth of the episode.
         goal: The best first action, in [-1, 1].
         episode_length: Number of steps.
         options: Batch size and device, see :class:`~lit_awm.envs.control.ControlEnv`.
@@ -39,12 +39,13 @@ class CreditAssignment(ControlEnv):
     def __init__(
         self,
         noise: float = 0.1,
-        final_length: int = 10,
+        final_length: int | None = None,
         goal: float = 0.5,
         episode_length: int = 100,
         **options: Any,
     ) -> None:
         check_at_least(0, noise=noise)
+        final_length = max(1, episode_length // 10) if final_length is None else final_length
         if not 1 <= final_length < episode_length:
             raise ValueError(
                 f"final_length must be at least 1 and below episode_length {episode_length}, got {final_length}."
@@ -78,6 +79,6 @@ class CreditAssignment(ControlEnv):
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
         step, time = super()._step(tensordict), tensordict["time"]
-        noise = torch.randn(time.shape, generator=self.rng, device=self.device, dtype=self.float_type)
+        noise = torch.randn(time.shape, generator=self.rng, device=self.rng.device, dtype=self.float_type).to(time)
         distracts = (time > self.dt / 2) & ~self._is_final(time)
         return step.set("reward", step["reward"] + self.noise * noise * distracts)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any, NamedTuple, get_type_hints
 
 import docstring_parser
 from torchrl.envs import ActionScaling, CatTensors, InitTracker, TransformedEnv
 
-from lit_awm.checks import check_at_least, did_you_mean
+from lit_awm.checks import check_count, did_you_mean
 from lit_awm.envs import myriad
 from lit_awm.envs.control import ControlEnv
 from lit_awm.envs.credit_assignment import CreditAssignment
@@ -50,8 +51,8 @@ class Option(NamedTuple):
 
 def describe_options(name: str) -> dict[str, Option]:
     """Return the parameters and options of a system."""
-    options: dict[str, Option] = {}
-    for made_by in (cls for cls in reversed(find_system(name).mro()) if issubclass(cls, ControlEnv)):
+    system, options = find_system(name), dict[str, Option]()
+    for made_by in (cls for cls in reversed(system.mro()) if issubclass(cls, ControlEnv)):
         described = {
             param.arg_name: param.description or "" for param in docstring_parser.parse(made_by.__doc__).params
         }
@@ -60,14 +61,7 @@ def describe_options(name: str) -> dict[str, Option]:
             if parameter.default is not inspect.Parameter.empty and option not in GIVEN_BY_SYSTEMS:
                 description = described.get(option) or options.get(option, Option(None, None, "")).description
                 options[option] = Option(types[option], parameter.default, description)
-    return options
-
-
-def default_options(name: str) -> dict[str, Any]:
-    """Return the parameters and options of a system, and of what is seen of it, with their default values."""
-    defaults = {option: described.default for option, described in describe_options(name).items()}
-    del defaults["num_envs"]
-    return defaults | WHAT_IS_SEEN
+    return {option: described for option, described in options.items() if option not in system.fixed_options}
 
 
 def make_env(
@@ -76,7 +70,7 @@ def make_env(
     *,
     observe_time: bool = True,
     distractors: int = 0,
-    observation_noise: float = 0.0,
+    observation_noise: float | Sequence[float] = 0.0,
     **options: Any,
 ) -> TransformedEnv:
     """Make an environment as an agent sees it.
@@ -90,7 +84,8 @@ def make_env(
         num_envs: Number of environments stepped together.
         observe_time: Whether the observation ends with the clock.
         distractors: Number of dimensions of unit normal noise in the observation.
-        observation_noise: Standard deviation of noise on the observed state, in its units.
+        observation_noise: Standard deviation of noise on the observed state, in its units: one for all dimensions, or
+            one for each.
         options: Parameters of the system, and ``episode_length``, ``integrator``, ``bounds``, ``device``, ``dtype`` and
             more, see :class:`~lit_awm.envs.ode.OdeEnv` and :class:`~lit_awm.envs.control.ControlEnv`.
 
@@ -106,31 +101,40 @@ def make_env(
         >>> env.rollout(50)["next", "reward"].shape
         torch.Size([2, 50, 1])
     """
-    check_at_least(0, distractors=distractors, observation_noise=observation_noise)
+    check_count(0, distractors=distractors)
     is_simulator = name.partition("/")[0] in PACKAGES and "/" in name
-    env = (make_simulator if is_simulator else _make_system)(name, num_envs, **options)
+    if is_simulator:
+        env: TransformedEnv = make_simulator(name, num_envs, **options)
+    else:
+        system = make_system(name, num_envs, **options)
+        env = TransformedEnv(system, ActionScaling(), device=system.device)
     env.append_transform(InitTracker())
-    generator = env.base_env.rng if isinstance(env.base_env, ControlEnv) else None  # else torch's own
     seen = ["state"]
-    if observation_noise:
-        env.append_transform(ObservationNoise(observation_noise, generator=generator))
+    if observation_noise != 0:
+        env.append_transform(ObservationNoise(observation_noise, generator=env.rng))
         seen = ["noisy_state"]
     if distractors:
-        env.append_transform(DistractorDimensions(distractors, generator=generator))
+        env.append_transform(DistractorDimensions(distractors, generator=env.rng))
         seen.append("distractors")
     if observe_time:
         env.append_transform(Clock(env.episode_length, "step_count") if is_simulator else Clock(env.duration, "time"))
         seen.append("clock")
     env.append_transform(CatTensors(seen, "observation", del_keys=False, sort=False))
+    _ = env.action_spec  # ActionScaling reads the bounds when first asked, and cannot be copied before
     return env
 
 
-def _make_system(name: str, num_envs: int, **options: Any) -> TransformedEnv:
-    system, known = find_system(name), default_options(name)
+def make_system(name: str, num_envs: int = 1, **options: Any) -> ControlEnv:
+    """Make a system of the testbed itself, whose actions are controls in physical units.
+
+    Raises:
+        ValueError: If the system or one of the options is unknown or out of its domain, or options exclude each other.
+    """
+    system, known = find_system(name), describe_options(name)
     for option in options:
         if option not in known:
-            raise ValueError(f"{name} has no option {option!r}.{did_you_mean(option, known)}")
+            hint = did_you_mean(option, known)
+            raise ValueError(f"{name} has no option {option!r}.{hint} It has: {', '.join(sorted(known))}.")
     if options.get("dt") is not None and "duration" in options:
         raise ValueError(f"dt and duration exclude each other, got {options['dt']} and {options['duration']}.")
-    base = system(num_envs=num_envs, **options)
-    return TransformedEnv(base, ActionScaling(), device=base.device)
+    return system(num_envs=num_envs, **options)

@@ -5,14 +5,16 @@ Shape legend: ``n`` physical state size, ``m`` control size, ``...`` any leading
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
+from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
-from lit_awm.checks import check_at_least
+from lit_awm.checks import check_at_least, check_count
 from lit_awm.envs.control import ControlEnv
 from lit_awm.envs.integrators import INTEGRATORS, Integrator, Rates
 
@@ -36,7 +38,7 @@ class OdeEnv(ControlEnv):
         target_scale: For each state the distance from the target that costs ``target_weight``, in its unit.
         target_weight: Cost of missing the target by its scale, at least 0.
         bounds: What becomes of the state bounds: ``"ignore"`` them; ``"charge"`` for every move further out; or
-            ``"clip"`` the state to them, at each stage of the integrator too.
+            ``"clip"`` the state to them, where episodes start and at each stage of the integrator too.
         bound_weight: Cost of moving out of the bounds by their width (by 1 where they have none), at least 0; coming
             back is not refunded. An exact penalty: the optimum stays within the bounds if the weight is high enough.
         integrator: ``"rk4"`` (one classical Runge-Kutta step an interval), ``"heun"`` or ``"euler"``; a discrete
@@ -46,8 +48,8 @@ class OdeEnv(ControlEnv):
             :class:`~lit_awm.envs.control.ControlEnv`.
 
     Raises:
-        ValueError: If ``integrator`` or ``bounds`` is unknown, a weight is negative, ``substeps`` is below 1, or a
-            discrete system is given ``dt`` or ``substeps``.
+        ValueError: If ``integrator`` or ``bounds`` is unknown, a weight is negative, ``substeps`` is below 1, the
+            target has the wrong shape, or a discrete system is given ``dt`` or ``substeps``.
     """
 
     is_discrete: ClassVar[bool] = False
@@ -73,15 +75,18 @@ class OdeEnv(ControlEnv):
             raise ValueError(f"bounds must be one of {', '.join(get_args(BoundRule))}, got {bounds!r}.")
         if self.is_discrete and (options.get("dt") is not None or substeps != 1):
             raise ValueError(f"dt and substeps must be left out for {self.name}, whose steps are its own.")
-        check_at_least(1, substeps=substeps)
+        check_count(substeps=substeps)
         check_at_least(0, target_weight=target_weight, bound_weight=bound_weight)
         super().__init__(**options)
-        size = len(self.initial_state)
+        size = len(self.state_names)
         self._add_constant("target_state", [float("nan")] * size if target_state is None else target_state)
+        self._check_size("x_T", self.target_state)
         self._add_constant("target_scale", [1.0] * size if target_scale is None else target_scale)
+        self._check_size("target_scale", self.target_scale)
         width = self.state_bounds[:, 1] - self.state_bounds[:, 0]
         self._add_constant("bound_scale", width.where(width.isfinite(), 1).tolist())
-        self._targeted = [i for i in range(size) if not self.target_state[i].isnan()]
+        targets = enumerate(zip(self.target_state.tolist(), self.target_scale.tolist(), strict=True))
+        self._targets = [(i, target, scale) for i, (target, scale) in targets if not math.isnan(target)]
         self.integrator, self.substeps, self.bounds = integrator, substeps, bounds
         self.target_weight, self.bound_weight = target_weight, bound_weight
 
@@ -102,8 +107,8 @@ class OdeEnv(ControlEnv):
     def target_cost(self, state: Tensor) -> Tensor:
         """Return what the distance of the final state from the target costs, shape ``(...)``."""
         cost = torch.zeros_like(state[..., 0])
-        for i in self._targeted:
-            cost = cost + ((state[..., i] - self.target_state[i]) / self.target_scale[i]) ** 2
+        for i, target, scale in self._targets:
+            cost = cost + ((state[..., i] - target) / scale) ** 2
         return self.target_weight * cost
 
     # -- One interval -------------------------------------------------------------------------------------------------
@@ -148,6 +153,10 @@ class OdeEnv(ControlEnv):
 
         return rates
 
+    def _reset(self, tensordict: TensorDictBase | None = None, **options: object) -> TensorDict:
+        reset = super()._reset(tensordict, **options)
+        return reset.set("state", self._clip(reset["state"])) if self.bounds == "clip" else reset
+
     def _clip(self, state: Tensor) -> Tensor:
         return state.clamp(*self._like(self.state_bounds, state))
 
@@ -157,14 +166,14 @@ class OdeEnv(ControlEnv):
         if self.bounds == "charge":
             further = self._excess(next_state) - self._excess(state)
             charges = charges + self.bound_weight * further.clamp_min(0).sum(-1)
-        if self._has_terminal_cost or (self._targeted and self.target_weight):
+        if self._has_terminal_cost or (self._targets and self.target_weight):
             end = self.terminal_cost(next_state) + self.target_cost(next_state)
             charges = charges + torch.where(self.is_last_interval(time), end, 0)
         return charges
 
     def _excess(self, state: Tensor) -> Tensor:
         low, high = self._like(self.state_bounds, state)
-        return ((low - state).clamp_min(0) + (state - high).clamp_min(0)) / self.bound_scale.to(state.dtype)
+        return ((low - state).clamp_min(0) + (state - high).clamp_min(0)) / self.bound_scale.to(state)
 
     @property
     def _has_terminal_cost(self) -> bool:

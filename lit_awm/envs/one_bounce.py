@@ -54,7 +54,13 @@ class OneBounce(ControlEnv):
             raise ValueError(f"restitution must be at most 1, got {restitution}.")
         if not goal < wall:
             raise ValueError(f"goal must lie before the wall at {wall}, got {goal}.")
-        super().__init__(initial_state=(0.0, 0.0), control_bounds=[(0.0, max_speed)], duration=duration, **options)
+        super().__init__(
+            initial_state=(0.0, 0.0),
+            control_bounds=[(0.0, max_speed)],
+            domain=[(-1e30, 1e30)] * 2,  # a ball never escapes
+            duration=duration,
+            **options,
+        )
         self.wall, self.restitution, self.goal = wall, restitution, goal
         self.best_speed = (wall + (wall - goal) / restitution) / self.duration
         if max_speed < self.best_speed:

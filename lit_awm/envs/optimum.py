@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from lit_awm.envs.factory import SYSTEMS, WHAT_IS_SEEN, default_options
+from lit_awm.envs.factory import SYSTEMS, WHAT_IS_SEEN, describe_options
 
 Cost = TypeVar("Cost", float, Tensor)
 
@@ -18,8 +18,7 @@ Cost = TypeVar("Cost", float, Tensor)
 class Optimum:
     """The optimum of a system with its default options, written by ``benchmarks/optima.py``.
 
-    It is that of the cost as the environment charges it. Where the published system has an end state, which is paid for
-    here, ``exact_target_cost`` is the optimum of the published problem.
+    It is that of the cost as the environment charges it: where the source has an end state, missing it is paid for.
 
     Args:
         cost: Cost ``J*`` of the optimal controls.
@@ -58,8 +57,13 @@ def load_optimum(system: str, **options: Any) -> Optimum | None:
     """Return the stored optimum of a system, or None if there is none for these options of ``make_env``."""
     if system not in SYSTEMS:
         return None
-    defaults, same = default_options(system), {"device", "dtype", *WHAT_IS_SEEN}
-    if any(value != defaults[key] for key, value in options.items() if key not in same):
-        return None
+    defaults = {option: described.default for option, described in describe_options(system).items()}
+    for option in options.keys() - {"num_envs", "device", "dtype", *WHAT_IS_SEEN}:
+        if option not in defaults or _plain(options[option]) != _plain(defaults[option]):
+            return None
     stored = json.loads(files("lit_awm.envs").joinpath("optima.json").read_text(encoding="utf-8"))
     return Optimum(**stored[system]) if system in stored else None
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, (list, tuple)) else value

@@ -17,7 +17,8 @@ class KnownReward(nn.Module):
         env: An environment made by :func:`~lit_awm.envs.make_env`.
 
     Raises:
-        ValueError: If the observation has no clock, which costs that depend on time need.
+        ValueError: If the reward is not a known function of the observation: the environment is no system of the
+            testbed, its clock, which costs that depend on time need, is not observed, or its state only with noise.
     """
 
     low: Tensor
@@ -25,18 +26,24 @@ class KnownReward(nn.Module):
 
     def __init__(self, env: TransformedEnv) -> None:
         super().__init__()
-        system = env.base_env
-        assert isinstance(system, ControlEnv)
-        if "clock" not in env.observation_spec.keys():
+        if not self.is_known(env):
             raise ValueError(
-                "observe_time must be true for a known reward, got false. Observe the time, or set "
-                "`known_reward: false` so that the world model learns the reward."
+                "env must be a system of the testbed with observe_time true and observation_noise 0, got one whose "
+                "reward is no known function of the observation. Set `known_reward: false` so that the world model "
+                "learns it."
             )
+        system = env.base_env
         self.duration, self.reward_between = system.duration, system.reward_between
         self.state_size = len(system.initial_state)
         low, high = system.control_bounds.to(system.float_type).unbind(-1)
         self.register_buffer("low", low, persistent=False)
         self.register_buffer("high", high, persistent=False)
+
+    @staticmethod
+    def is_known(env: TransformedEnv) -> bool:
+        """Tell whether the reward is a known function of what an agent sees of the environment."""
+        seen = env.observation_spec.keys()
+        return isinstance(env.base_env, ControlEnv) and "clock" in seen and "noisy_state" not in seen
 
     def forward(self, observation: Tensor, action: Tensor, next_observation: Tensor) -> Tensor:
         """Map ``(..., S)``, ``(..., A)`` in [-1, 1] and ``(..., S)`` to the reward ``(...)``."""

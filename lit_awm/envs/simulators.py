@@ -20,9 +20,22 @@ from torchrl.envs import (
     UnsqueezeTransform,
 )
 
-from lit_awm.checks import check_at_least
+from lit_awm.checks import check_count
 
 PACKAGES = {"gym": "gymnasium", "dmc": "dm_control"}
+
+
+class SimulatorEnv(TransformedEnv):
+    """A task of another package with a generator of its own, for what transforms add to it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.rng = torch.Generator()
+
+    def set_seed(self, seed: int | None = None, static_seed: bool = False) -> int | None:
+        """Set the seed of the simulation and of the generator."""
+        self.rng.manual_seed(seed or 0)
+        return super().set_seed(seed, static_seed=static_seed)
 
 
 def make_simulator(
@@ -32,7 +45,7 @@ def make_simulator(
     episode_length: int = 200,
     device: torch.device | str = "cpu",
     **options: Any,
-) -> TransformedEnv:
+) -> SimulatorEnv:
     """Make a task of another package: ``"gym/Pendulum-v1"`` or ``"dmc/cartpole-swingup"``.
 
     Its observations come concatenated, in the order of their names, in single precision, as ``state``.
@@ -40,7 +53,7 @@ def make_simulator(
     Args:
         name: ``gym/`` and the name of a task with continuous actions, or ``dmc/`` and ``domain-task``.
         num_envs: Number of environments, stepped one after the other.
-        episode_length: Number of steps after which an episode is truncated, at least 1.
+        episode_length: Number of steps after which an episode is truncated, at least 1, whatever the task's own limit.
         device: Where tensors live; the simulation runs on the CPU.
         options: Passed on to TorchRL's ``GymEnv`` or ``DMControlEnv``, for example ``frame_skip``.
 
@@ -48,19 +61,21 @@ def make_simulator(
         ImportError: If the package is not installed; the message names the extra that installs it.
         ValueError: If the task is unknown, its actions are not continuous and bounded, or an argument is out of range.
     """
-    check_at_least(1, num_envs=num_envs, episode_length=episode_length)
+    check_count(num_envs=num_envs, episode_length=episode_length)
     suite, _, task = name.partition("/")
     if find_spec(PACKAGES[suite]) is None:
         raise ImportError(f"env {name!r} needs {PACKAGES[suite]}. Install it with: pip install 'lit-awm[{suite}]'")
 
     def make_one() -> EnvBase:
         if suite == "gym":
-            return GymEnv(task, device=device, **options)
+            return GymEnv(task, device=device, max_episode_steps=episode_length, **options)
         domain, _, task_name = task.partition("-")
-        return DMControlEnv(domain, task_name.replace("-", "_"), device=device, **options)
+        return DMControlEnv(domain, task_name.replace("-", "_"), device=device, time_limit=float("inf"), **options)
 
     try:
         first = make_one()
+    except TypeError:  # an option that it does not have
+        raise
     except Exception as error:  # each package has errors of its own for a task that it does not know
         raise ValueError(f"env must name a task of {PACKAGES[suite]}, got {name!r}: {error}") from error
     if not isinstance(first.action_spec, Bounded):
@@ -72,7 +87,7 @@ def make_simulator(
     first.close()
     base = SerialEnv(num_envs, make_one)
     base.name, base.episode_length = name, episode_length
-    env = TransformedEnv(base, DoubleToFloat())
+    env = SimulatorEnv(base, DoubleToFloat())
     if scalars:
         env.append_transform(UnsqueezeTransform(-1, in_keys=scalars))
     env.append_transform(CatTensors(keys, "state", del_keys=True, sort=False))

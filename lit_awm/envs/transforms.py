@@ -13,6 +13,12 @@ from torchrl.envs import Transform
 from lit_awm.checks import check_at_least, check_positive
 
 
+def _normal(shape: Sequence[int], like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Return unit normal noise on the device and in the type of ``like``, wherever the generator lives."""
+    device = like.device if generator is None else generator.device
+    return torch.randn(shape, generator=generator, device=device, dtype=like.dtype).to(like.device)
+
+
 class Clock(Transform):
     """Write a clock that runs evenly from -1 at the beginning of an episode to 1 at its end.
 
@@ -62,10 +68,9 @@ class DistractorDimensions(Transform):
         self.count, self.generator = count, generator
 
     def _call(self, next_tensordict: TensorDictBase) -> TensorDictBase:
-        shape, device = (*next_tensordict.batch_size, self.count), next_tensordict.device
-        dtype = next((value.dtype for value in next_tensordict.values() if value.is_floating_point()), None)
-        noise = torch.randn(shape, generator=self.generator, device=device, dtype=dtype)
-        return next_tensordict.set(self.out_keys[0], noise)
+        like = next(value for value in next_tensordict.values(True, True) if value.is_floating_point())
+        shape = (*next_tensordict.batch_size, self.count)
+        return next_tensordict.set(self.out_keys[0], _normal(shape, like, self.generator))
 
     def _reset(self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase) -> TensorDictBase:
         return self._call(tensordict_reset)
@@ -102,8 +107,7 @@ class ObservationNoise(Transform):
         self.register_buffer("std", torch.as_tensor(std))
 
     def _apply_transform(self, obs: Tensor) -> Tensor:
-        noise = torch.randn(obs.shape, generator=self.generator, device=obs.device, dtype=obs.dtype)
-        return obs + self.std.to(obs) * noise
+        return obs + self.std.to(obs) * _normal(obs.shape, obs, self.generator)
 
     def _reset(self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase) -> TensorDictBase:
         return self._call(tensordict_reset)

@@ -67,7 +67,8 @@ class AlternatingModule(LightningModule):
             raise ValueError(f"gradient_clip_val must be positive or null, got {gradient_clip_val}.")
         if known_reward and known_reward_fn is None:
             raise ValueError(
-                "known_reward needs known_reward_fn, got None. Give the function, or set `known_reward: false` so that "
+                "known_reward needs known_reward_fn, got None: the reward is known where a system of the testbed is "
+                "observed with a clock and without noise. Give the function, or set `known_reward: false` so that "
                 "the world model learns the reward."
             )
         reward_fn = known_reward_fn if known_reward else None

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lit_awm.analysis import random_cost, solve
 from lit_awm.analysis.shooting import Shooting
-from lit_awm.envs import SYSTEMS, OdeEnv
+from lit_awm.envs import SYSTEMS, OdeEnv, make_env
 from lit_awm.envs.myriad import CancerTreatment, CartPole, InvasivePlant, Pendulum, SimpleCase, VanDerPol
 
 
@@ -63,6 +63,20 @@ def test_charged_bounds_bind() -> None:
     assert states[5:].sub(0.5).abs().max() < 1e-5  # full speed ahead, then along the bound
     assert found.controls[:5].sub(2).abs().max() < 1e-3
     assert solve(Cart(worth=100.0, episode_length=20), starts=1).cost < found.cost
+
+
+def test_a_charge_that_is_too_low_to_keep_the_optimum_inside_is_named() -> None:
+    with pytest.raises(ValueError, match="bound_weight must be at least .* which leaving the bounds is worth, got 1.0"):
+        solve(Cart(worth=100.0, bounds="charge", bound_weight=1.0, episode_length=20), starts=1)
+    with pytest.raises(ValueError, match=r"x_0 must lie within the state bounds, which are charged for, got \[0.6\]"):
+        solve(Cart(initial_state=[0.6], bounds="charge"), starts=1)
+
+
+def test_an_environment_is_solved_as_agents_see_it_too() -> None:
+    options = {"episode_length": 10, "target_weight": 5.0}
+    seen, plain = make_env("van_der_pol", **options), VanDerPol(**options)
+    assert solve(seen, starts=1, exact_target=True).cost == solve(plain, starts=1, exact_target=True).cost
+    assert random_cost(seen, sequences=8) == random_cost(plain, sequences=8)
 
 
 def test_the_best_constant_control_is_found() -> None:

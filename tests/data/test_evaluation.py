@@ -45,3 +45,10 @@ def test_an_evaluation_is_the_same_every_time_and_draws_no_random_number() -> No
     assert torch.equal(first["return"], second["return"])
     assert first["return"].std() > 0
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_an_evaluation_of_episodes_that_end_early_counts_the_first_of_each_instance() -> None:
+    env = make_env("bacteria", num_envs=3, bounds="ignore")
+    scores = evaluate(env, Constant(1.0), None)
+    assert scores["cost"].max() < 1e4 + 100
+    assert scores["cost"].min() >= 1e4

@@ -92,11 +92,23 @@ def test_a_restored_datamodule_collects_and_samples_the_same(
         assert (ours == theirs).all()
 
 
-def test_a_state_that_is_not_finite_is_named_before_it_is_learned_from(make_trainer: Callable[..., Trainer]) -> None:
+def test_episodes_that_all_leave_the_domain_are_named_before_they_are_learned_from(
+    make_trainer: Callable[..., Trainer],
+) -> None:
     data = ExperienceDataModule("hiv_treatment", **SMALL)
-    module = WorldModelModule(ActionsWorldModel(data.state_dim, data.action_dim, CausalTransformer(8, 1, 1, 10)))
-    with pytest.raises(ValueError, match="hiv_treatment left its domain.*a step is 2 long.*raise `episode_length`"):
-        make_trainer(max_epochs=1).fit(module, data)
+    with pytest.raises(ValueError, match="slice_length must be at most .*every episode of hiv_treatment ended early"):
+        fit_world_model(make_trainer, data)
+    assert data.env_steps == 0
+
+
+def test_episodes_that_end_early_are_left_out_if_slices_do_not_fit(make_trainer: Callable[..., Trainer]) -> None:
+    options = {"bounds": "ignore", "B": 3.0}  # many controls are fatal to the bacteria, not all
+    data = ExperienceDataModule("bacteria", options, **(SMALL | {"num_envs": 8, "warmup_episodes": 16}))
+    fit_world_model(make_trainer, data)
+    assert data.buffer[:]["next", "reward"].min() == -1e4
+    batch = data.sample_trajectories()
+    assert batch["next", "reward"].min() > -1e3
+    assert batch.shape[1] == data.slice_length
 
 
 def fit_world_model(make_trainer: Callable[..., Trainer], data: ExperienceDataModule, **options: Any) -> Trainer:

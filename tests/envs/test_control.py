@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tensordict import TensorDict
 
 from lit_awm.envs import SYSTEMS, ControlEnv, make_env
 from lit_awm.envs.myriad import Bacteria, CancerTreatment, HivTreatment, InvasivePlant, Tumour
@@ -54,10 +55,39 @@ def test_a_good_neighbour_keeps_its_exact_gradient() -> None:
         assert gradient[1].item() == 0
 
 
-@pytest.mark.parametrize("name", ["bacteria", "cancer_treatment", "hiv_treatment", "simple_case"])
-def test_leaving_the_domain_does_not_pay(name: str) -> None:
-    env = make_env(name, num_envs=64)
-    assert (-env.rollout(env.episode_length)["next", "reward"].sum(1) < env.exit_cost / 10).all()
+@pytest.mark.parametrize("name", ["bacteria", "cancer_treatment", "hiv_treatment", "simple_case", "tumour"])
+@pytest.mark.parametrize("share", [-1.0, 0.0, 1.0])
+def test_staying_in_the_domain_costs_less_than_leaving_it(name: str, share: float) -> None:
+    env = make_env(name, num_envs=2)
+    episode = env.rollout(env.episode_length, lambda td: td.set("action", torch.full((2, 1), share)))
+    stayed = ~episode["next", "terminated"].any(1)
+    assert stayed.all() or (name, share) == ("simple_case", -1.0)
+    assert (-episode["next", "reward"].sum(1) < env.exit_cost)[stayed].all()
+
+
+def test_growth_is_no_reason_to_end_an_episode() -> None:
+    invest = make_env("timber_harvest", duration=15.0)
+    assert invest.rollout(200, lambda td: td.set("action", torch.ones(1, 1))).shape == (1, 100)
+    fast = make_env("one_bounce", max_speed=5000.0)
+    assert fast.rollout(200, lambda td: td.set("action", torch.ones(1, 1))).shape == (1, 100)
+
+
+def test_clipped_episodes_start_within_the_bounds() -> None:
+    env = make_env("cancer_treatment", num_envs=256, bounds="clip", initial_spread=0.5)
+    assert env.reset()["state"].max() == 1.0
+
+
+def test_the_clock_of_a_long_episode_keeps_count() -> None:
+    env = make_env("harvest", episode_length=20_000).base_env
+    time = torch.zeros(1, 1)
+    state, control = torch.full((1, 1), 0.4), torch.zeros(1, 1)
+    for step in range(20_000):
+        assert not env.is_last_interval(time) or step == 19_999
+        if step % 1000 == 0:
+            after = env._step(TensorDict({"state": state, "time": time, "action": control}, [1]))
+            torch.testing.assert_close(after["time"], torch.tensor([[(step + 1) * env.dt]]), rtol=1e-6, atol=0)
+        time = ((time / env.dt).round() + 1) * env.dt
+    assert time.item() == pytest.approx(env.duration)
 
 
 def test_substeps_are_steps_of_the_integrator() -> None:
@@ -140,14 +170,32 @@ def test_bad_actions_are_refused(name: str, action: torch.Tensor, words: str) ->
         env.step(env.reset().set("action", action))
 
 
+@pytest.mark.slow
+def test_a_compiled_step_gives_the_same_episode() -> None:
+    eager, compiled = (make_env("double_pendulum", num_envs=16, dtype=torch.float64) for _ in range(2))
+    compiled.base_env.interval = torch.compile(compiled.base_env.interval)
+    action = eager.action_spec.rand()
+    episodes = [env.rollout(100, lambda td: td.set("action", action)) for env in (eager, compiled)]
+    torch.testing.assert_close(episodes[1]["next", "state"], episodes[0]["next", "state"], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(episodes[1]["next", "reward"], episodes[0]["next", "reward"], rtol=1e-9, atol=1e-9)
+
+
 def test_controls_of_the_wrong_shape_are_refused() -> None:
     env = CancerTreatment(num_envs=2)
     with pytest.raises(ValueError, match=r"action must have shape \(2, 1\), one value for each of drug strength"):
         env.step(env.reset().set("action", torch.zeros(2, 3)))
 
 
-def test_a_control_of_the_wrong_size_is_refused() -> None:
+def test_a_map_has_steps_of_its_own() -> None:
+    for options in ({"dt": 0.5}, {"substeps": 2}):
+        with pytest.raises(ValueError, match="dt and substeps must be left out for invasive_plant"):
+            InvasivePlant(**options)
+
+
+def test_a_state_or_a_control_of_the_wrong_size_is_refused() -> None:
     env = CancerTreatment()
+    with pytest.raises(ValueError, match=r"state must end in one value for each of tumour density, got shape \(4, 3\)"):
+        env.step_fn(torch.ones(4, 3), torch.zeros(4, 1), torch.zeros(4))
     with pytest.raises(
         ValueError, match=r"control must end in one value for each of drug strength, got shape \(4, 3\)"
     ):
@@ -157,6 +205,19 @@ def test_a_control_of_the_wrong_size_is_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
+        ("bioreactor", {"x_0": (0.5, 0.1)}, "x_0 must give one number for each of bacteria concentration, got"),
+        ("van_der_pol", {"x_0": 1.0}, "x_0 must give one number for each of x_0, x_1, got 1.0"),
+        ("van_der_pol", {"x_T": [0.0]}, r"x_T must give one number for each of x_0, x_1, got \[0.0\]"),
+        ("seir", {"x_0": [1000.0, 100.0, 50.0]}, "x_0 must give susceptible, exposed, infected and recovered, got"),
+        ("hiv_treatment", {"m_1": -0.1}, "m_1 must be at least 0, got -0.1"),
+        ("bear_populations", {"m_p": 1.5}, "m_p and m_f are shares and must be at most 1, got 1.5"),
+        ("harvest", {"duration": float("inf")}, "duration must be positive and finite, got inf"),
+        ("harvest", {"episode_length": 2.5}, "episode_length must be a whole number, got 2.5"),
+        ("harvest", {"T": 5.0}, "harvest has no option 'T'. It has: A, M, .*duration"),
+        ("simple_case_with_bounds", {"u_max": 5.0}, "simple_case_with_bounds has no option 'u_max'"),
+        ("invasive_plant", {"integrator": "euler"}, "invasive_plant has no option 'integrator'"),
+        ("tumour", {"bounds": "clip"}, "bounds must be 'charge' or 'ignore': clipping would hide a dose"),
+        ("predator_prey", {"bounds": "clip"}, "bounds must be 'charge' or 'ignore': clipping would hide pesticide"),
         ("cancer_treatment", {"x_0": 0.0}, r"x_0 must lie inside the domain \[\[0.0, 1000.0\]\], got \[0.0\]"),
         ("cancer_treatment", {"duration": 0.0}, "duration must be positive, got 0.0"),
         ("cancer_treatment", {"dt": -0.1}, "dt must be positive, got -0.1"),
@@ -167,11 +228,10 @@ def test_a_control_of_the_wrong_size_is_refused() -> None:
         ("cancer_treatment", {"distractors": -1}, "distractors must be at least 0, got -1"),
         ("cartpole", {"m1": 0.0}, "m1 must be positive, got 0.0"),
         ("cartpole", {"target_weight": -1.0}, "target_weight must be at least 0, got -1.0"),
-        ("cartpole", {"x_0": [0.0]}, "x_0 must give cart position, .*, got 1 numbers"),
+        ("cartpole", {"x_0": [0.0]}, r"x_0 must give one number for each of cart position, .*, got \[0.0\]"),
         ("rocket_landing", {"min_share": 1.0}, "min_share must be at least 0 and below 1, got 1.0"),
         ("tumour", {"b": 0.01}, "b - mu must be positive, got -0.01"),
         ("simple_case_with_bounds", {"M_1": 3.0}, "M_1 must be below M_2 2.0, got 3.0"),
-        ("invasive_plant", {"dt": 0.5}, "dt and substeps must be left out for invasive_plant"),
         ("invasive_plant", {"eps": 0.0}, "eps must be positive, got 0.0"),
         ("one_bounce", {"restitution": 1.5}, "restitution must be at most 1, got 1.5"),
         ("one_bounce", {"goal": 1.0}, "goal must lie before the wall at 1.0, got 1.0"),

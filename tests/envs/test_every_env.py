@@ -77,6 +77,8 @@ def test_float32_is_close_to_float64(case: tuple[str, dict[str, object]]) -> Non
     exact_state, exact_reward = env.step_fn(states, controls, times)
     state, reward = env.step_fn(states.float(), controls.float(), times.float())
     assert state.dtype == reward.dtype == torch.float32
+    alone = env.step_fn(states[0].float(), controls[0].float(), times[0].float())
+    assert alone[0].dtype == alone[1].dtype == torch.float32
     scale = exact_state.abs().amax(0, keepdim=True).clamp_min(1)
     assert ((state - exact_state) / scale).abs().max() < 1e-5
     assert (reward - exact_reward).abs().max() < 1e-4 * exact_reward.abs().max().clamp_min(1)
@@ -84,7 +86,7 @@ def test_float32_is_close_to_float64(case: tuple[str, dict[str, object]]) -> Non
 
 def test_seeded_episodes_are_reproducible(case: tuple[str, dict[str, object]]) -> None:
     name, options = case
-    env = make_env(name, num_envs=3, episode_length=12, initial_spread=0.2, distractors=2, **options)
+    env = make_env(name, num_envs=3, episode_length=12, initial_spread=0.2, **options)
     action = env.action_spec.rand()
     episodes = []
     for seed in (3, 3, 4):
@@ -92,7 +94,8 @@ def test_seeded_episodes_are_reproducible(case: tuple[str, dict[str, object]]) -
         episodes.append(env.rollout(12, lambda td: td.set("action", action)))
     assert torch.equal(episodes[0]["observation"], episodes[1]["observation"])
     assert torch.equal(episodes[0]["next", "reward"], episodes[1]["next", "reward"])
-    assert not torch.equal(episodes[0]["observation"], episodes[2]["observation"])
+    if env.initial_state.any():  # a relative spread around zero is none
+        assert not torch.equal(episodes[0]["observation"], episodes[2]["observation"])
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 
@@ -34,6 +39,18 @@ def test_a_step_is_differentiable_through_the_transforms() -> None:
     for value in (after["observation"], after["reward"]):
         (gradient,) = torch.autograd.grad(value.sum(), action, retain_graph=True)
         assert gradient.ne(0).all()
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
+def test_an_environment_can_be_copied_and_sent_to_another_process(copied: Callable[[Any], Any]) -> None:
+    env = make_env("credit_assignment", num_envs=2, distractors=2)
+    twin = copied(env)
+    episodes = []
+    for each in (env, twin):
+        each.set_seed(5)
+        episodes.append(each.rollout(20, lambda td: td.set("action", torch.zeros(2, 1))))
+    assert torch.equal(episodes[0]["observation"], episodes[1]["observation"])
+    assert torch.equal(episodes[0]["next", "reward"], episodes[1]["next", "reward"])
 
 
 def test_an_unknown_system_is_refused_with_the_nearest_and_all_names() -> None:

@@ -124,7 +124,7 @@ def test_there_is_no_gap_where_a_constant_control_is_optimal() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"episode_length": 50}, {"integrator": "euler"}, {"r": 0.2}, {"initial_spread": 0.1}]
+    "options", [{"episode_length": 50}, {"unknown": 1}, {"integrator": "euler"}, {"r": 0.2}, {"initial_spread": 0.1}]
 )
 def test_no_optimum_is_claimed_for_another_problem(options: dict[str, object]) -> None:
     assert load_optimum("cancer_treatment", **options) is None
@@ -133,3 +133,5 @@ def test_no_optimum_is_claimed_for_another_problem(options: dict[str, object]) -
 def test_options_that_change_nothing_keep_the_optimum() -> None:
     options = {"episode_length": 100, "integrator": "rk4", "delta": 0.45, "initial_spread": 0.0, "device": "cpu"}
     assert load_optimum("cancer_treatment", **options) is not None
+    assert load_optimum("cancer_treatment", num_envs=4, distractors=3, observe_time=False) is not None
+    assert load_optimum("bear_populations", x_0=[0.4, 0.2, 0.0]) is not None

@@ -6,7 +6,7 @@ from tensordict.nn import TensorDictModule
 
 from lit_awm.envs import SYSTEMS, KnownReward, OdeEnv, make_env
 
-ODES = [name for name, system in SYSTEMS.items() if issubclass(system, OdeEnv)]
+ODES = [name for name, system in SYSTEMS.items() if issubclass(system, OdeEnv) and not system.is_discrete]
 STATE_COSTS = ["bear_populations", "cancer_treatment", "glucose", "harvest", "hiv_treatment", "seir", "timber_harvest"]
 
 
@@ -35,6 +35,18 @@ def test_known_return_is_of_second_order_for_rk4(name: str) -> None:
     assert errors[0] / errors[1] == pytest.approx(4, rel=0.15)
 
 
-def test_known_reward_is_refused_without_a_clock() -> None:
-    with pytest.raises(ValueError, match="observe_time must be true"):
-        KnownReward(make_env("cancer_treatment", observe_time=False))
+@pytest.mark.parametrize("options", [{"observe_time": False}, {"observation_noise": 0.1}])
+def test_a_reward_that_is_no_function_of_what_is_seen_is_not_called_known(options: dict[str, object]) -> None:
+    env = make_env("cancer_treatment", **options)
+    assert not KnownReward.is_known(env)
+    with pytest.raises(ValueError, match="env must be a system of the testbed with observe_time true and .*noise 0"):
+        KnownReward(env)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_the_known_reward_follows_the_model_to_another_device(name: str) -> None:
+    env = make_env(name, **({"bounds": "charge"} if name == "van_der_pol" else {}))
+    size = env.observation_spec["observation"].shape[-1]
+    known = KnownReward(env).to("meta")
+    observation, action = (torch.zeros(4, n, device="meta") for n in (size, env.action_spec.shape[-1]))
+    assert known(observation, action, observation).device.type == "meta"

@@ -32,14 +32,19 @@ def test_a_task_has_the_keys_and_the_ranges_of_our_environments(name: str, size:
     assert is_over.any()
 
 
-@pytest.mark.parametrize(("name", "_"), TASKS)
-def test_seeded_episodes_are_reproducible(name: str, _: int) -> None:
+@pytest.mark.parametrize(("name", "size"), TASKS)
+def test_seeded_episodes_are_reproducible(name: str, size: int) -> None:
     observations = []
-    for _seed in range(2):
-        env = make_env(name, num_envs=2, episode_length=5)
+    for _ in range(2):
+        env = make_env(name, num_envs=2, episode_length=5, distractors=2)
         env.set_seed(7)
         observations.append(env.rollout(5, lambda td: td.set("action", torch.zeros(2, 1)))["observation"])
     assert torch.equal(*observations)
+
+
+@pytest.mark.skipif(not INSTALLED["gym"], reason="needs the extra gym")
+def test_episodes_may_be_longer_than_the_tasks_own_limit() -> None:
+    assert make_env("gym/Pendulum-v1", episode_length=250).rollout(999).shape == (1, 250)
 
 
 @pytest.mark.skipif(not INSTALLED["gym"], reason="needs the extra gym")
@@ -48,6 +53,8 @@ def test_an_unknown_task_and_discrete_actions_are_refused() -> None:
         make_env("gym/Nope-v0")
     with pytest.raises(ValueError, match="continuous, bounded actions, got 'gym/CartPole-v1' with OneHot"):
         make_env("gym/CartPole-v1")
+    with pytest.raises(TypeError, match="frame_skp"):
+        make_env("gym/Pendulum-v1", frame_skp=2)
 
 
 @pytest.mark.parametrize("suite", ["gym", "dmc"])

@@ -6,7 +6,6 @@ from torchrl.envs import GymEnv, StepCounter, TransformedEnv
 from torchrl.envs.utils import check_env_specs
 
 from lit_awm.envs import make_env
-from lit_awm.envs.myriad import CancerTreatment
 from lit_awm.envs.transforms import Clock, DistractorDimensions, ObservationNoise
 
 
@@ -40,9 +39,11 @@ def test_noise_is_on_the_observation_and_not_in_the_state() -> None:
 
 
 def test_each_dimension_can_have_noise_of_its_own() -> None:
-    env = TransformedEnv(CancerTreatment(num_envs=1000), ObservationNoise([0.0]))
+    env = make_env("hiv_treatment", num_envs=2000, observation_noise=[5.0, 0.0, 0.1])
     start = env.reset()
-    assert torch.equal(start["noisy_state"], start["state"])
+    noise = start["observation"][:, :3] - start["state"]
+    assert noise[:, 1].eq(0).all()
+    torch.testing.assert_close(noise.std(0), torch.tensor([5.0, 0.0, 0.1]), rtol=0.1, atol=0)
 
 
 def test_the_transforms_fit_any_environment() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lit_awm.checks import check_at_least
 from lit_awm.envs.ode import BoundRule, OdeEnv
 
 
@@ -14,6 +15,7 @@ class Bacteria(OdeEnv):
 
     ``x' = r x + A u x - B u^2 exp(-x)``, ``g = u^2`` and ``h = -C x(T)``. The source halts the dynamics where ``x``
     would fall below 0; so does ``bounds="clip"``, the default. Without it most controls send ``x`` to minus infinity.
+    It clips at the upper bound of 10 too, which with ``B=1`` is within reach.
 
     Args:
         r: Growth rate.
@@ -41,6 +43,7 @@ class Bacteria(OdeEnv):
         bounds: BoundRule = "clip",
         **options: Any,
     ) -> None:
+        check_at_least(0, r=r, A=A, B=B, C=C)
         super().__init__(
             initial_state=[x_0],
             control_bounds=[(0, 2)],

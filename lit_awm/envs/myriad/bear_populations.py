@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_awm.checks import check_positive
+from lit_awm.checks import check_at_least, check_positive
 from lit_awm.envs.ode import OdeEnv
 
 
@@ -51,6 +51,9 @@ class BearPopulations(OdeEnv):
         **options: Any,
     ) -> None:
         check_positive(K=K)
+        check_at_least(0, r=r, m_p=m_p, m_f=m_f, c_p=c_p, c_f=c_f)
+        if max(m_p, m_f) > 1:
+            raise ValueError(f"m_p and m_f are shares and must be at most 1, got {m_p} and {m_f}.")
         super().__init__(
             initial_state=x_0, control_bounds=[(0, 0.2)] * 2, state_bounds=[(0, 2)] * 3, duration=duration, **options
         )

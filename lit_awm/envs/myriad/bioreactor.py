@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lit_awm.checks import check_positive
+from lit_awm.checks import check_at_least, check_positive
 from lit_awm.envs.ode import OdeEnv
 
 
@@ -41,6 +41,7 @@ class Bioreactor(OdeEnv):
         **options: Any,
     ) -> None:
         check_positive(M=M)
+        check_at_least(0, G=G, D=D)
         super().__init__(
             initial_state=[x_0], control_bounds=[(0, M)], state_bounds=[(0, 1)], duration=duration, **options
         )

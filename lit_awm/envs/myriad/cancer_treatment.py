@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lit_awm.checks import check_at_least
 from lit_awm.envs.ode import OdeEnv
 
 
@@ -38,6 +39,7 @@ class CancerTreatment(OdeEnv):
         duration: float = 20.0,
         **options: Any,
     ) -> None:
+        check_at_least(0, r=r, a=a, delta=delta)
         super().__init__(
             initial_state=[x_0],
             control_bounds=[(0, 2)],

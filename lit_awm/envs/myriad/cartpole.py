@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_awm.checks import check_positive
+from lit_awm.checks import check_at_least, check_positive
 from lit_awm.envs.ode import OdeEnv
 
 
@@ -58,6 +58,7 @@ class CartPole(OdeEnv):
         **options: Any,
     ) -> None:
         check_positive(m1=m1, m2=m2, length=length, u_max=u_max, d_max=d_max)
+        check_at_least(0, g=g)
         super().__init__(
             initial_state=x_0,
             control_bounds=[(-u_max, u_max)],

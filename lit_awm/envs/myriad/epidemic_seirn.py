@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lit_awm.checks import check_positive
+from lit_awm.checks import check_at_least, check_positive
 from lit_awm.envs.ode import OdeEnv
 
 
@@ -55,6 +55,9 @@ class EpidemicSeirn(OdeEnv):
         **options: Any,
     ) -> None:
         check_positive(u_max=u_max)
+        if len(x_0) != 4:
+            raise ValueError(f"x_0 must give susceptible, exposed, infected and recovered, got {tuple(x_0)}.")
+        check_at_least(0, A=A, b=b, d=d, c=c, e=e, g=g, a=a)
         super().__init__(
             initial_state=[*x_0[:3], sum(x_0)],
             control_bounds=[(0, u_max)],

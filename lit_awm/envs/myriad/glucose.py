@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lit_awm.checks import check_at_least
 from lit_awm.envs.ode import OdeEnv
 
 
@@ -43,6 +44,7 @@ class Glucose(OdeEnv):
         duration: float = 0.2,
         **options: Any,
     ) -> None:
+        check_at_least(0, a=a, b=b, c=c, A=A)
         super().__init__(
             initial_state=x_0, control_bounds=[(0, 0.01)], state_bounds=[(0, 1)] * 2, duration=duration, **options
         )

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lit_awm.checks import check_positive
+from lit_awm.checks import check_at_least, check_positive
 from lit_awm.envs.ode import OdeEnv
 
 
@@ -40,6 +40,7 @@ class Harvest(OdeEnv):
         **options: Any,
     ) -> None:
         check_positive(M=M)
+        check_at_least(0, A=A, k=k, m=m)
         super().__init__(initial_state=[x_0], control_bounds=[(0, M)], duration=duration, **options)
         self.A, self.k, self.m = A, k, m
 

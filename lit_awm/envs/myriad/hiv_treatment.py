@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_awm.checks import check_positive
+from lit_awm.checks import check_at_least, check_positive
 from lit_awm.envs.ode import OdeEnv
 
 
@@ -59,6 +59,7 @@ class HivTreatment(OdeEnv):
         **options: Any,
     ) -> None:
         check_positive(T_max=T_max)
+        check_at_least(0, s=s, m_1=m_1, m_2=m_2, m_3=m_3, r=r, k=k, N=N, A=A)
         super().__init__(
             initial_state=x_0,
             control_bounds=[(0, 1)],

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_awm.checks import check_positive
+from lit_awm.checks import check_at_least, check_positive
 from lit_awm.envs.ode import OdeEnv
 
 
@@ -33,6 +33,7 @@ class InvasivePlant(OdeEnv):
 
     name = "invasive_plant"
     is_discrete = True
+    fixed_options = ("dt", "integrator", "substeps")
     state_names = tuple(f"radius {j}" for j in range(1, 6))
     control_names = tuple(f"weeding {j}" for j in range(1, 6))
 
@@ -47,6 +48,7 @@ class InvasivePlant(OdeEnv):
         **options: Any,
     ) -> None:
         check_positive(eps=eps)
+        check_at_least(0, B=B, k=k)
         super().__init__(
             initial_state=x_0,
             control_bounds=[(0, 1)] * 5,

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lit_awm.checks import check_at_least
 from lit_awm.envs.ode import OdeEnv
 
 
@@ -36,6 +37,7 @@ class MouldFungicide(OdeEnv):
         duration: float = 5.0,
         **options: Any,
     ) -> None:
+        check_at_least(0, r=r, M=M, A=A)
         super().__init__(
             initial_state=[x_0], control_bounds=[(0, 5)], state_bounds=[(0, 5)], duration=duration, **options
         )

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lit_awm.checks import check_at_least
 from lit_awm.envs.ode import OdeEnv
 
 
@@ -41,6 +42,7 @@ class MountainCar(OdeEnv):
         target_weight: float = 100.0,
         **options: Any,
     ) -> None:
+        check_at_least(0, power=power, gravity=gravity)
         super().__init__(
             initial_state=x_0,
             control_bounds=[(-1, 1)],

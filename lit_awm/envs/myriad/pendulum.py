@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_awm.checks import check_positive
+from lit_awm.checks import check_at_least, check_positive
 from lit_awm.envs.ode import OdeEnv
 
 
@@ -62,6 +62,7 @@ class Pendulum(OdeEnv):
     ) -> None:
         check_positive(m=m, length=length, max_speed=max_speed, max_torque=max_torque)
         check_positive(acceleration_scale=acceleration_scale)
+        check_at_least(0, g=g, ctrl_penalty=ctrl_penalty)
         super().__init__(
             initial_state=x_0,
             control_bounds=[(-max_torque, max_torque)],

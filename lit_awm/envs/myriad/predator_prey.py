@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_awm.checks import check_positive
+from lit_awm.checks import check_at_least, check_positive
 from lit_awm.envs.ode import OdeEnv
 
 
@@ -31,6 +31,9 @@ class PredatorPrey(OdeEnv):
         duration: Length of an episode.
         target_weight: Cost of missing ``B`` by 1.
         options: Discretisation, bounds and device, see :class:`~lit_awm.envs.ode.OdeEnv`.
+
+    Raises:
+        ValueError: If ``bounds`` is ``"clip"``, which would hide pesticide beyond ``B``.
     """
 
     name = "predator_prey"
@@ -49,7 +52,10 @@ class PredatorPrey(OdeEnv):
         target_weight: float = 10.0,
         **options: Any,
     ) -> None:
+        check_at_least(0, d_1=d_1, d_2=d_2, A=A)
         check_positive(B=B, M=M)
+        if options.get("bounds") == "clip":
+            raise ValueError("bounds must be 'charge' or 'ignore': clipping would hide pesticide beyond B, got 'clip'.")
         super().__init__(
             initial_state=x_0,
             control_bounds=[(0, M)],

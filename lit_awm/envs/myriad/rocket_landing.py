@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_awm.checks import check_positive
+from lit_awm.checks import check_at_least, check_positive
 from lit_awm.envs.ode import OdeEnv
 
 
@@ -63,6 +63,7 @@ class RocketLanding(OdeEnv):
         if not 0 <= min_share < 1:
             raise ValueError(f"min_share must be at least 0 and below 1, got {min_share}.")
         speeds = (-250, 150)
+        check_at_least(0, g=g)
         super().__init__(
             initial_state=x_0,
             control_bounds=[(min_share, 1), (-max_gimbal, max_gimbal)],

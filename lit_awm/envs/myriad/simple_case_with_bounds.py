@@ -24,6 +24,7 @@ class SimpleCaseWithBounds(SimpleCase):
     """
 
     name = "simple_case_with_bounds"
+    fixed_options = ("B", "u_max")
 
     def __init__(
         self,

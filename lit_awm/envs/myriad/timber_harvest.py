@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lit_awm.checks import check_at_least
 from lit_awm.envs.ode import OdeEnv
 
 
@@ -30,8 +31,14 @@ class TimberHarvest(OdeEnv):
     def __init__(
         self, r: float = 0.0, k: float = 1.0, x_0: float = 100.0, duration: float = 5.0, **options: Any
     ) -> None:
+        check_at_least(0, r=r, k=k)
         super().__init__(
-            initial_state=[x_0], control_bounds=[(0, 1)], state_bounds=[(0, 20_000)], duration=duration, **options
+            initial_state=[x_0],
+            control_bounds=[(0, 1)],
+            state_bounds=[(0, 20_000)],
+            domain=[(-1e30, 1e30)],  # it grows, but never escapes
+            duration=duration,
+            **options,
         )
         self.r, self.k = r, k
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_awm.checks import check_positive
+from lit_awm.checks import check_at_least, check_positive
 from lit_awm.envs.ode import BoundRule, OdeEnv
 
 
@@ -33,9 +33,13 @@ class Tumour(OdeEnv):
         A: Largest dose in all, positive.
         x_0: Initial state; None for half of the equilibrium volume, a quarter of it as capacity, and no dose.
         duration: Length of the treatment (days).
-        bounds: What becomes of the state bounds, see :class:`~lit_awm.envs.ode.OdeEnv`.
+        bounds: ``"charge"`` for doses beyond ``A``, or ``"ignore"`` the state bounds.
         bound_weight: Cost of a dose that exceeds ``A`` by as much again; less by share.
+        exit_cost: Cost of a step that leaves the domain.
         options: Discretisation and device, see :class:`~lit_awm.envs.ode.OdeEnv`.
+
+    Raises:
+        ValueError: If ``bounds`` is ``"clip"``, which would hide a dose beyond ``A`` instead of limiting it.
     """
 
     name = "tumour"
@@ -55,9 +59,13 @@ class Tumour(OdeEnv):
         duration: float = 1.2,
         bounds: BoundRule = "charge",
         bound_weight: float = 5000.0,
+        exit_cost: float = 1e5,
         **options: Any,
     ) -> None:
+        check_at_least(0, xi=xi, G=G, mu=mu)
         check_positive(d=d, a=a, A=A, **{"b - mu": b - mu})
+        if bounds == "clip":
+            raise ValueError("bounds must be 'charge' or 'ignore': clipping would hide a dose beyond A, got 'clip'.")
         equilibrium = ((b - mu) / d) ** 1.5
         super().__init__(
             initial_state=(equilibrium / 2, equilibrium / 4, 0) if x_0 is None else x_0,
@@ -67,6 +75,7 @@ class Tumour(OdeEnv):
             duration=duration,
             bounds=bounds,
             bound_weight=bound_weight,
+            exit_cost=exit_cost,
             **options,
         )
         self.xi, self.b, self.d, self.G, self.mu = xi, b, d, G, mu
