@@ -185,6 +185,8 @@ def find_optimum(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="Seed of the random starts.")
     exact_help = "Meet the target state exactly, instead of paying for missing it."
     parser.add_argument("--exact_target", action="store_true", help=exact_help)
+    grid_help = "Start from the solution on a grid of states too, if there are at most two of them and one control."
+    parser.add_argument("--grid", action="store_true", help=grid_help)
     parser.add_argument("--json", action="store_true", help="Print one JSON object, with the controls.")
     if name == "SYSTEM" and arguments and arguments[0] not in ("-h", "--help"):
         parser.error("SYSTEM comes first, as in `lit-awm oracle harvest --starts 3`.")
@@ -201,7 +203,7 @@ def find_optimum(arguments: list[str]) -> int:
         if option not in NOT_FOR_ORACLE:
             group.add_argument(f"--{option}", type=kind, default=default, help=text)
     options = parser.parse_args([_with_underscores(word) for word in arguments[1:]]).as_dict()
-    search = {key: options.pop(key) for key in ("starts", "seed", "exact_target")}
+    search = {key: options.pop(key) for key in ("starts", "seed", "exact_target", "grid")}
     as_json = options.pop("json")
     try:
         given = {key: value for key, value in options.items() if value != options_of_system[key].default}

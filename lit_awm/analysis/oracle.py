@@ -14,6 +14,7 @@ from torch import Tensor
 from torchrl.envs import TransformedEnv
 from tqdm import tqdm
 
+from lit_awm.analysis.grid import plan_on_grid
 from lit_awm.analysis.shooting import Array, AugmentedLagrangian, Shooting
 from lit_awm.checks import check_count
 from lit_awm.envs import ControlEnv
@@ -55,6 +56,7 @@ def solve(
     seed: int = 0,
     exact_target: bool = False,
     constant: bool = False,
+    grid: bool = False,
     progress: bool = False,
 ) -> Solution:
     """Find the control sequence of least cost.
@@ -71,14 +73,16 @@ def solve(
         seed: Seed of the random starts.
         exact_target: Whether the target state is to be met exactly, as published, instead of paid for.
         constant: Whether the control is to be constant over the episode.
+        grid: Whether to start from the solution on a grid of states too, by dynamic programming, which finds the best
+            of many valleys; for one or two states and one control.
         progress: Whether to show a progress bar.
 
     Returns:
         The best solution. No local method can prove that it is the global one.
 
     Raises:
-        ValueError: If ``starts`` is below 1, the target is to be met exactly and there is none, or charges for leaving
-            the state bounds are too low to keep the optimum inside.
+        ValueError: If ``starts`` is below 1, there is no grid for so many states or controls, the target is to be met
+            exactly and there is none, or charges for leaving the state bounds are too low to keep the optimum inside.
         RuntimeError: If no start led to a solution that meets the constraints.
 
     Example:
@@ -95,6 +99,8 @@ def solve(
         for start in chosen:
             near.append(descent.approach(start))
             bar.update()
+        if grid:
+            near.append(_grid_start(shooting, seed))
         if exact_target:  # which takes long
             near = sorted(near, key=descent.cost)[:REFINED]
         found: list[tuple[float, Array, float]] = []
@@ -135,6 +141,25 @@ def _starts(shooting: Shooting, count: int, seed: int, constant: bool) -> list[A
     for group in np.array_split(np.arange(len(candidates)), max(1, count - len(starts))):
         starts.append(candidates[group[costs[group].argmin()]])
     return starts[:count]
+
+
+def _grid_start(shooting: Shooting, seed: int) -> Array:
+    """Return the solution on a grid, as shares, of states within their bounds that random controls lead to."""
+    env = shooting.env
+    low, high = env.control_bounds.unbind(-1)
+    shape = (env.episode_length, len(low))
+    controls = low + torch.from_numpy(_candidates(np.random.default_rng(seed), shape, False)) * (high - low)
+    state = env.initial_state.expand(len(controls), -1)
+    lowest = highest = env.initial_state
+    with torch.no_grad():
+        for time, control in zip(shooting.times, controls.unbind(1), strict=True):
+            state = shooting.smooth.step_fn(state, control, time)[0]
+            lowest, highest = lowest.minimum(state.amin(0)), highest.maximum(state.amax(0))
+    bounds = env.state_bounds
+    lowest, highest = lowest.maximum(bounds[:, 0]), highest.minimum(bounds[:, 1])
+    margin = (highest - lowest) / 4
+    plan = plan_on_grid(env, lowest - margin, highest + margin)
+    return ((plan - low) / (high - low)).numpy().ravel()
 
 
 def _candidates(rng: np.random.Generator, shape: tuple[int, int], constant: bool) -> Array:

@@ -133,8 +133,9 @@ def make_system(name: str, num_envs: int = 1, **options: Any) -> ControlEnv:
     system, known = find_system(name), describe_options(name)
     for option in options:
         if option not in known:
-            hint = did_you_mean(option, known)
-            raise ValueError(f"{name} has no option {option!r}.{hint} It has: {', '.join(sorted(known))}.")
+            names = sorted({*known, *WHAT_IS_SEEN})
+            hint = did_you_mean(option, names)
+            raise ValueError(f"{name} has no option {option!r}.{hint} It has: {', '.join(names)}.")
     if options.get("dt") is not None and "duration" in options:
         raise ValueError(f"dt and duration exclude each other, got {options['dt']} and {options['duration']}.")
     return system(num_envs=num_envs, **options)
