@@ -69,7 +69,7 @@ def draw_trajectory(
         axes = figure.add_subplot(rows, columns, index + 1)
         is_state = index < len(env.state_names)
         time = torch.linspace(0, env.duration, env.episode_length + 1)[: None if is_state else -1]
-        style = {} if is_state else {"drawstyle": "steps-post"}
+        style: dict[str, Any] = {} if is_state else {"drawstyle": "steps-post"}
         axes.plot(time[: len(learned[index])], learned[index].cpu(), label=label, **style)
         if best is not None:
             axes.plot(time, best[index].cpu(), "--", label="optimum", **style)

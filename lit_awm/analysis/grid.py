@@ -30,7 +30,8 @@ def plan_on_grid(env: ControlEnv, lowest: Tensor, highest: Tensor) -> Tensor:
         raise ValueError(f"grid must be false for {env.name}: a grid is for one or two states and one control.")
     axes = [torch.linspace(a, b, POINTS[size], dtype=torch.float64) for a, b in zip(lowest, highest, strict=True)]
     points = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 1, size)
-    controls = torch.linspace(*env.control_bounds[0].tolist(), CONTROLS, dtype=torch.float64).reshape(1, -1, 1)
+    low, high = env.control_bounds[0].tolist()
+    controls = torch.linspace(low, high, CONTROLS, dtype=torch.float64).reshape(1, -1, 1)
     states, controls = points.expand(-1, CONTROLS, -1), controls.expand(len(points), -1, -1)
 
     def interval(step: int) -> tuple[Tensor, Tensor]:
