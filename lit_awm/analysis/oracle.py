@@ -24,7 +24,7 @@ CONSTANT_STARTS = (0.05, 0.3, 0.7)  # as shares of the range
 TARGET_WEIGHTS = (0.01, 0.1, 1.0)  # of its price in the first descents
 REFINED = 2  # starts that go on to meet a target exactly
 TOLERANCE = 1e-7  # of a constraint, in units of its scale
-MAX_ROUNDS = 25  # of the augmented Lagrangian
+MAX_ROUNDS = 25  # of the augmented Lagrangian, and of restarts
 
 Objective: TypeAlias = Callable[[Array], tuple[float, Array]]
 """Maps controls ``(N, m)`` to a value and its gradient."""
@@ -197,7 +197,7 @@ class _Descent:
         shooting = self.shooting
         shooting.weigh_target(0.0 if shooting.exact_target else 1.0)
         if not shooting.is_constrained:
-            return self._controls(self._descend(shares, shooting.cost_and_gradient)), 0.0
+            return self._controls(self._settle(shares)), 0.0
         lagrangian = AugmentedLagrangian(shooting, weight=0.1 * max(1.0, abs(self.cost(shares))))
         for _ in range(MAX_ROUNDS):
             shares = self._descend(shares, lagrangian, max_iterations=1000)
@@ -205,6 +205,16 @@ class _Descent:
                 break
         lagrangian.check_weight()
         return self._controls(shares), lagrangian.violation
+
+    def _settle(self, shares: Array) -> Array:
+        """Descend until nothing is gained any more: at a kink a line search fails before it is at the bottom."""
+        cost = np.inf
+        for _ in range(MAX_ROUNDS):
+            shares = self._descend(shares, self.shooting.cost_and_gradient)
+            before, cost = cost, self.cost(shares)
+            if before - cost <= 1e-8 * max(1.0, abs(cost)):
+                break
+        return shares
 
     def cost(self, shares: Array) -> float:
         """Return the smooth cost of shares."""
