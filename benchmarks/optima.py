@@ -1,6 +1,6 @@
 """Find the optima of all systems and write ``lit_awm/envs/optima.json``: ``python benchmarks/optima.py [SYSTEM ...]``.
 
-With names only these are found anew. About half an hour on two cores for all of them.
+With names only these are found anew. About an hour on two cores for all of them.
 """
 
 from __future__ import annotations
