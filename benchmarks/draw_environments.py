@@ -46,9 +46,10 @@ def table() -> str:
         assert best is not None
         near = sum(cost - best.cost <= 1e-4 * max(abs(best.cost), 1e-6) for cost in best.costs)
         exact = "" if best.exact_target_cost is None else f"{best.exact_target_cost:.6g}"
-        cost = best.cost if abs(best.cost) > 1e-12 else 0.0
-        cells = [len(env.state_names), len(env.control_names), env.episode_length, f"{env.duration:g}", f"{cost:.6g}"]
-        cells += [f"{best.constant_cost:.6g}", f"{best.random_cost:.6g}", f"{near} of {len(best.costs)}", exact]
+        cells = [len(env.state_names), len(env.control_names), env.episode_length, f"{env.duration:g}"]
+        for cost in (best.cost, best.constant_cost, best.random_cost):
+            cells.append(f"{cost if abs(cost) > 1e-12 else 0:.6g}")
+        cells += [f"{near} of {len(best.costs)}", exact]
         lines.append(f"| {name} | {' | '.join(str(cell) for cell in cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -22,7 +22,7 @@ from lit_awm.analysis import random_cost, solve
 from lit_awm.envs import SYSTEMS, OdeEnv
 
 TARGET = Path(__file__).resolve().parent.parent / "lit_awm" / "envs" / "optima.json"
-STARTS = {"cartpole": 8, "pendulum": 3}
+STARTS = {"cartpole": 8, "pendulum": 1}
 ON_GRID = ("pendulum",)  # many valleys
 DEFAULT_STARTS = 6
 

@@ -59,7 +59,8 @@ def draw_trajectory(
     best = None
     if optimum is not None:
         controls = torch.tensor(optimum.controls, dtype=torch.float64)
-        best = [*_optimal_states(env, controls).unbind(-1), *controls.unbind(-1)]
+        states, _ = env.unroll(controls)
+        best = [*states.unbind(-1), *controls.unbind(-1)]
         title += f", optimum {optimum.cost:.5g}"
     columns = min(len(names), MAX_COLUMNS)
     rows = -(-len(names) // columns)
@@ -86,10 +87,3 @@ def _columns(env: TransformedEnv, episode: TensorDict) -> list[Tensor]:
     low, high = env.control_bounds.cpu().unbind(-1)
     controls = low + (episode["action"].cpu() + 1) / 2 * (high - low)
     return [*states.unbind(-1), *controls.unbind(-1)]
-
-
-def _optimal_states(env: TransformedEnv, controls: Tensor) -> Tensor:
-    states = [env.initial_state.cpu()]
-    for step, control in enumerate(controls):
-        states.append(env.step_fn(states[-1], control, torch.tensor(step * env.dt, dtype=torch.float64))[0])
-    return torch.stack(states)

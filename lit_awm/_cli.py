@@ -194,6 +194,8 @@ def find_optimum(arguments: list[str]) -> int:
         parser.epilog = f"SYSTEM is one of: {', '.join(sorted(SYSTEMS))}. Each has options of its own."
         parser.print_help()
         return 0 if arguments else 2
+    if "/" in name:
+        parser.error(f"SYSTEM must be a system of the testbed, whose dynamics are known, got {name!r}.")
     try:
         options_of_system = describe_options(name)
     except ValueError as error:

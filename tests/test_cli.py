@@ -295,6 +295,10 @@ def test_the_oracle_finds_the_optimum_of_a_changed_system(capsys: pytest.Capture
         (["cancer_treatment", "--deltaa", "1"], "--deltaa"),
         (["cancer_treatment", "--dt", "0.1", "--duration", "3"], "dt and duration exclude each other"),
         (["--starts", "3", "harvest"], "SYSTEM comes first"),
+        (
+            ["gym/Pendulum-v1"],
+            "SYSTEM must be a system of the testbed, whose dynamics are known, got 'gym/Pendulum-v1'",
+        ),
     ],
 )
 def test_the_oracle_names_mistakes(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:

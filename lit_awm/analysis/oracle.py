@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -81,8 +81,9 @@ def solve(
         The best solution. No local method can prove that it is the global one.
 
     Raises:
-        ValueError: If ``starts`` is below 1, there is no grid for so many states or controls, the target is to be met
-            exactly and there is none, or charges for leaving the state bounds are too low to keep the optimum inside.
+        ValueError: If ``starts`` is below 1, there is no grid for so many states or controls or for a constant control,
+            the target is to be met exactly and there is none, or charges for leaving the state bounds are too low to
+            keep the optimum inside.
         RuntimeError: If no start led to a solution that meets the constraints.
 
     Example:
@@ -91,32 +92,27 @@ def solve(
         -1.354
     """
     check_count(starts=starts)
+    if grid and constant:
+        raise ValueError("grid must be false for a constant control, got both.")
     begin, shooting = time.perf_counter(), Shooting(env, exact_target)
     descent = _Descent(shooting, constant)
+    on_grid = [_grid_start(shooting, seed)] if grid else []
     chosen = _starts(shooting, starts, seed, constant)
-    with tqdm(total=2 * len(chosen), desc=shooting.env.name, disable=not progress, leave=False) as bar:
-        near = []
+    finished = REFINED if exact_target else len(chosen) + len(on_grid)
+    with tqdm(total=len(chosen) + finished, desc=shooting.env.name, disable=not progress, leave=False) as bar:
+        near = on_grid  # which is near enough as it is
         for start in chosen:
             near.append(descent.approach(start))
             bar.update()
-        if grid:
-            near.append(_grid_start(shooting, seed))
-        if exact_target:  # which takes long
-            near = sorted(near, key=descent.cost)[:REFINED]
-        found: list[tuple[float, Array, float]] = []
-        for shares in near:
-            controls, violation = descent.finish(shares)
+        found = []
+        for shares in sorted(near, key=descent.cost)[:finished]:  # an exact target takes long
+            found.append(descent.finish(shares))
             bar.update()
-            if violation <= 10 * TOLERANCE:
-                cost = shooting.costs(torch.from_numpy(controls).unsqueeze(0)).item()
-                cost -= shooting.target_cost(controls) if exact_target else 0.0  # which rounding left
-                found.append((cost, controls, violation))
-                bar.set_postfix(cost=f"{min(found, key=lambda f: f[0])[0]:.8g}")
+            bar.set_postfix(cost=f"{min(solution.cost for solution in found):.8g}")
+    found = sorted((each for each in found if each.violation <= 10 * TOLERANCE), key=lambda each: each.cost)
     if not found:
         raise RuntimeError(f"no start of {len(chosen)} met the constraints of {shooting.env.name}; raise `starts`.")
-    cost, controls, violation = min(found, key=lambda f: f[0])
-    costs = sorted(f[0] for f in found)
-    return Solution(cost, torch.from_numpy(controls), costs, violation, time.perf_counter() - begin)
+    return replace(found[0], costs=[each.cost for each in found], time_s=time.perf_counter() - begin)
 
 
 def random_cost(env: ControlEnv | TransformedEnv, sequences: int = 4096, seed: int = 0) -> float:
@@ -149,14 +145,10 @@ def _grid_start(shooting: Shooting, seed: int) -> Array:
     low, high = env.control_bounds.unbind(-1)
     shape = (env.episode_length, len(low))
     controls = low + torch.from_numpy(_candidates(np.random.default_rng(seed), shape, False)) * (high - low)
-    state = env.initial_state.expand(len(controls), -1)
-    lowest = highest = env.initial_state
     with torch.no_grad():
-        for time, control in zip(shooting.times, controls.unbind(1), strict=True):
-            state = shooting.smooth.step_fn(state, control, time)[0]
-            lowest, highest = lowest.minimum(state.amin(0)), highest.maximum(state.amax(0))
-    bounds = env.state_bounds
-    lowest, highest = lowest.maximum(bounds[:, 0]), highest.minimum(bounds[:, 1])
+        states = env.unroll(controls)[0].flatten(0, 1)
+    lowest = states.amin(0).maximum(env.state_bounds[:, 0])
+    highest = states.amax(0).minimum(env.state_bounds[:, 1])
     margin = (highest - lowest) / 4
     plan = plan_on_grid(env, lowest - margin, highest + margin)
     return ((plan - low) / (high - low)).numpy().ravel()
@@ -192,19 +184,26 @@ class _Descent:
                 shares = self._descend(shares, self.shooting.cost_and_gradient, max_iterations=300)
         return shares
 
-    def finish(self, shares: Array) -> tuple[Array, float]:
-        """Return the controls ``(N, m)`` that descent leads to, and their violation of the constraints."""
-        shooting = self.shooting
+    def finish(self, shares: Array) -> Solution:
+        """Return what descent leads to, within the constraints."""
+        begin, shooting = time.perf_counter(), self.shooting
         shooting.weigh_target(0.0 if shooting.exact_target else 1.0)
-        if not shooting.is_constrained:
-            return self._controls(self._settle(shares)), 0.0
+        shares, violation = self._constrain(shares) if shooting.is_constrained else (self._settle(shares), 0.0)
+        controls = torch.from_numpy(self._controls(shares))
+        cost = shooting.costs(controls.unsqueeze(0)).item()
+        cost -= shooting.target_cost(controls.numpy()) if shooting.exact_target else 0.0  # which rounding left
+        return Solution(cost, controls, [cost], violation, time.perf_counter() - begin)
+
+    def _constrain(self, shares: Array) -> tuple[Array, float]:
+        """Descend in rounds that press harder and harder against the constraints; return their violation too."""
+        shooting = self.shooting
         lagrangian = AugmentedLagrangian(shooting, weight=0.1 * max(1.0, abs(self.cost(shares))))
         for _ in range(MAX_ROUNDS):
             shares = self._descend(shares, lagrangian, max_iterations=1000)
             if lagrangian.update(self._controls(shares)) <= TOLERANCE:
                 break
         lagrangian.check_weight()
-        return self._controls(shares), lagrangian.violation
+        return shares, lagrangian.violation
 
     def _settle(self, shares: Array) -> Array:
         """Descend until nothing is gained any more: at a kink a line search fails before it is at the bottom."""

@@ -81,14 +81,8 @@ class Shooting:
 
     def costs(self, controls: Tensor) -> Tensor:
         """Return the whole cost ``(B,)`` of control sequences ``(B, N, m)``, as the environment charges it."""
-        state = self.env.initial_state.expand(len(controls), -1)
-        total, is_over = controls.new_zeros(len(controls)), torch.zeros(len(controls), dtype=torch.bool)
         with torch.no_grad():
-            for time, control in zip(self.times, controls.unbind(1), strict=True):
-                state, reward, terminated = self.env.guarded_step(state, control, time.expand(len(controls)))
-                total = torch.where(is_over, total, total - reward)
-                is_over |= terminated
-        return total
+            return -self.env.unroll(controls)[1].sum(-1)
 
     def target_cost(self, controls: Array) -> float:
         """Return what missing the target costs."""
@@ -96,15 +90,8 @@ class Shooting:
 
     def states(self, controls: Array) -> Tensor:
         """Return the states ``(N + 1, n)`` that controls ``(N, m)`` lead to."""
-        for step in (self.smooth.interval, self.smooth.step_fn):  # the second one only if the domain is left
-            states = [self.env.initial_state]
-            with torch.no_grad():
-                for time, control in zip(self.times, torch.from_numpy(controls), strict=True):
-                    states.append(step(states[-1], control, time)[0])
-            unrolled = torch.stack(states)
-            if self.env.is_inside(unrolled).all():
-                break
-        return unrolled
+        with torch.no_grad():
+            return self.smooth.unroll(torch.from_numpy(controls))[0]
 
     def evaluate(
         self, controls: Array, states: Tensor | None = None, by_states: Array | None = None

@@ -52,9 +52,9 @@ class ControlEnv(EnvBase):
 
     Raises:
         ValueError: If ``num_envs`` or ``episode_length`` is no whole number from 1 on, ``duration`` or ``dt`` is not
-            positive and finite, the initial state has the wrong shape,
-            ``initial_spread`` is outside [0, 1), ``exit_cost`` is not finite, or the initial state lies outside the
-            domain. A step raises it for an action of the wrong shape or outside the control bounds.
+            positive and finite, ``initial_spread`` is outside [0, 1), ``exit_cost`` is not finite, or the initial state
+            has the wrong shape or lies outside the domain. A step raises it for an action of the wrong shape or outside
+            the control bounds.
     """
 
     name: ClassVar[str]
@@ -173,6 +173,26 @@ class ControlEnv(EnvBase):
             next_state, cost = self.interval(kept_state, kept_control, time)
         stay = torch.where(keep, next_state, state.detach())
         return stay, -torch.where(inside, cost, torch.full_like(cost, self.exit_cost)), ~inside
+
+    def unroll(self, controls: Tensor) -> tuple[Tensor, Tensor]:
+        """Run episodes from the published initial state.
+
+        Args:
+            controls: Physical controls ``(..., N, m)``, one for each of the ``N`` intervals of an episode.
+
+        Returns:
+            The states ``(..., N + 1, n)`` and the rewards ``(..., N)``. Once the domain was left the state stays and
+            rewards are 0.
+        """
+        batch = controls.shape[:-2]
+        states, rewards = [self.initial_state.to(controls).expand(*batch, -1)], []
+        is_over = torch.zeros(batch, dtype=torch.bool, device=controls.device)
+        for step, control in enumerate(controls.unbind(-2)):
+            state, reward, left = self.guarded_step(states[-1], control, controls.new_full(batch, step * self.dt))
+            states.append(state)
+            rewards.append(torch.where(is_over, 0, reward))
+            is_over = is_over | left
+        return torch.stack(states, dim=-2), torch.stack(rewards, dim=-1)
 
     def is_inside(self, state: Tensor) -> Tensor:
         """Tell which states ``(..., n)`` lie inside the domain of the equations; shape ``(...)``."""

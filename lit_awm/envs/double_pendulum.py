@@ -73,11 +73,8 @@ class DoublePendulum(OdeEnv):
         )
         self.m1, self.m2, self.l1, self.l2, self.g, self.goal_angles = m1, m2, l1, l2, g, goal_angles
         self._add_constant("goal", [0.0] * 4)
-        state, controls = self.initial_state, self.solution().to(self.device)
         with torch.no_grad():
-            for step in range(self.episode_length):
-                state, _ = self.interval(state, controls[step], state.new_tensor(step * self.dt))
-        self.goal = state
+            self.goal = self.unroll(self.solution().to(self.device))[0][-1]
 
     def solution(self) -> Tensor:
         """Return the controls that release the pendulum from ``goal_angles``."""

@@ -107,6 +107,7 @@ def test_random_controls_that_leave_the_domain_are_charged_once() -> None:
     ("options", "words"),
     [
         ({"starts": 0}, "starts must be at least 1, got 0"),
+        ({"grid": True, "constant": True}, "grid must be false for a constant control"),
         ({"exact_target": True}, "exact_target must be false for simple_case, which has no target"),
     ],
 )

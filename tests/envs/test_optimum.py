@@ -68,7 +68,8 @@ def test_stored_constant_controls_are_the_proven_ones(name: str) -> None:
 def test_the_optimum_is_below_every_baseline_and_says_how_it_was_found(name: str) -> None:
     optimum = load_optimum(name)
     assert optimum is not None
-    assert optimum.cost == optimum.costs[0] == min(optimum.costs) or optimum.cost == pytest.approx(optimum.costs[0])
+    assert optimum.costs == sorted(optimum.costs)
+    assert optimum.cost == pytest.approx(optimum.costs[0])
     assert optimum.cost <= optimum.constant_cost + 1e-9 * abs(optimum.constant_cost)
     assert optimum.constant_cost < optimum.random_cost
     if optimum.exact_target_cost is not None:
