@@ -51,7 +51,7 @@ class AwmCLI(LightningCLI):
         return {"fit": shared | {"train_dataloaders", "val_dataloaders"}, "validate": shared}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        for name in ("state_dim", "action_dim", "known_reward_fn", "clock_step"):
+        for name in ("state_dim", "action_dim", "known_reward_fn", "known_step_fn", "clock_step"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
     def before_instantiate_classes(self) -> None:

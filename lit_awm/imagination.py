@@ -14,12 +14,13 @@ Shape legend: ``B`` batch, ``H`` horizon, ``S`` state size, ``A`` action size.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-from lit_awm.models import ActionsWorldModel, Policy, WorldModel
+from lit_awm.models import Policy, WorldModel
 
 Method = Literal["sequential", "replay", "warm"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -51,10 +52,10 @@ def check_method(method: str, world_model: WorldModel, policy: Policy, policy_in
         raise ValueError(f"policy_input_gradient must be between 0 and 1, got {policy_input_gradient}.")
     if method == "sequential":
         return
-    if not isinstance(world_model, ActionsWorldModel):
+    if world_model.reads_later_states:
         raise ValueError(
-            f"imagination method {method!r} needs a world model that reads no later state, an ActionsWorldModel, "
-            f"got {type(world_model).__name__}. Use 'sequential'."
+            f"imagination method {method!r} needs a world model that reads no state but the first, like "
+            f"ActionsWorldModel, got {type(world_model).__name__}. Use 'sequential', or another world model."
         )
     if policy_input_gradient > 0:
         raise ValueError(
@@ -68,6 +69,13 @@ def check_method(method: str, world_model: WorldModel, policy: Policy, policy_in
         )
 
 
+def cheapest_method(world_model: WorldModel, policy: Policy, policy_input_gradient: float) -> Method:
+    """Return the cheapest method that can serve a world model and a policy: warm, else replay, else sequential."""
+    if world_model.reads_later_states or policy_input_gradient > 0:
+        return "sequential"
+    return "replay" if policy.is_stochastic else "warm"
+
+
 def imagine(
     world_model: WorldModel,
     policy: Policy,
@@ -78,11 +86,12 @@ def imagine(
     policy_input_gradient: float = 0.0,
     previous_states: Tensor | None = None,
     action_noise: Tensor | None = None,
+    action_gradient: Tensor | None = None,
 ) -> Imagined:
     """Let the policy act in the world model for ``horizon`` steps.
 
     Args:
-        world_model: Any family for ``"sequential"``, an ``ActionsWorldModel`` for the others.
+        world_model: Any family for ``"sequential"``; for the others one that reads no state but the first.
         policy: The policy; a stochastic one samples with new noise.
         initial_state: ``(B, S)``.
         horizon: Number ``H`` of steps.
@@ -91,11 +100,13 @@ def imagine(
         previous_states: ``(B, H, S)`` or longer, the states that the policy reads if ``method`` is ``"warm"``.
         action_noise: ``(B, H, A)`` to be added to the policy's actions, or None. Nothing is clipped, so that noise of
             mean zero leaves the mean action where it is.
+        action_gradient: ``(B, H, A)``, to which every backward pass adds the gradient with respect to the actions, as
+            far as it passes through the model; or None.
 
     Raises:
         ValueError: If the method cannot serve the other arguments (see :func:`check_method`), the horizon is beyond
-            the model's, ``previous_states`` are given to another method or are too few, or ``action_noise`` has
-            another shape than the actions.
+            the model's, ``previous_states`` are given to another method or are too few, or ``action_noise`` or
+            ``action_gradient`` has another shape than the actions.
 
     Example:
         >>> from lit_awm.models import ActionsWorldModel, DeterministicPolicy
@@ -112,9 +123,11 @@ def imagine(
             f"steps and method {method!r}."
         )
     shape = (len(initial_state), horizon, policy.action_dim)
-    if action_noise is not None and action_noise.shape != shape:
-        raise ValueError(f"action_noise must have shape {shape}, got {tuple(action_noise.shape)}.")
-    act = _Actor(policy, initial_state.new_empty(shape).normal_() if policy.is_stochastic else None, action_noise)
+    for name, given in (("action_noise", action_noise), ("action_gradient", action_gradient)):
+        if given is not None and given.shape != shape:
+            raise ValueError(f"{name} must have shape {shape}, got {tuple(given.shape)}.")
+    noise = initial_state.new_empty(shape).normal_() if policy.is_stochastic else None
+    act = _Actor(policy, noise, action_noise, action_gradient)
     if method == "sequential":
         return _unroll(world_model, act, initial_state, horizon, policy_input_gradient)
     if previous_states is None:
@@ -132,10 +145,20 @@ class _Actor(NamedTuple):
     policy: Policy
     noise: Tensor | None
     action_noise: Tensor | None
+    action_gradient: Tensor | None
 
     def __call__(self, states: Tensor, steps: int | slice) -> Tensor:
         actions = self.policy.sample(states, None if self.noise is None else self.noise[:, steps])
-        return actions if self.action_noise is None else actions + self.action_noise[:, steps]
+        if self.action_noise is not None:
+            actions = actions + self.action_noise[:, steps]
+        if self.action_gradient is not None and actions.requires_grad:
+            target = self.action_gradient[:, steps]
+            actions.register_hook(partial(_accumulate, target))
+        return actions
+
+
+def _accumulate(target: Tensor, gradient: Tensor) -> None:
+    target += gradient
 
 
 def _unroll(

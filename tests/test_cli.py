@@ -68,6 +68,36 @@ def test_families_of_policies_are_swapped_by_one_option() -> None:
     assert run("fit", "--config", "bioreactor", *options, "--trainer.fast_dev_run", "2") == 0
 
 
+@pytest.mark.parametrize(
+    "family",
+    [
+        ["ActionsWorldModel", "--model.world_model.backbone", "lit_awm.models.RecurrentBackbone"],
+        ["ActionsWorldModel", "--model.world_model.backbone", "lit_awm.models.StateSpaceBackbone"],
+        ["ActionsWorldModel", "--model.world_model.backbone", "lit_awm.models.AttentionBackbone"],
+        ["HistoryWorldModel"],
+        ["HistoryWorldModel", "--model.world_model.cut_paths", "true"],
+        ["MarkovWorldModel"],
+        ["MarkovWorldModel", "--model.world_model.num_members", "2"],
+        ["SimulatorWorldModel"],
+    ],
+    ids=lambda family: family[-1].removeprefix("lit_awm.models."),
+)
+def test_families_of_world_models_are_swapped_by_one_option(family: list[str]) -> None:
+    options = ["--model.world_model", f"lit_awm.models.{family[0]}", *family[1:]]
+    assert run("fit", "--config", "bioreactor", *options, "--trainer.fast_dev_run", "2") == 0
+
+
+def test_a_method_that_cannot_serve_a_family_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--model.world_model", "lit_awm.models.HistoryWorldModel", "--model.policy_module.imagination", "replay"]
+    assert "got HistoryWorldModel. Use 'sequential'" in error_of(capsys, "fit", "--config", "bioreactor", *options)
+
+
+def test_short_imagination_with_a_value_bootstrap_runs_from_the_command_line() -> None:
+    options = ["--model.policy_module.bootstrap", "lit_awm.modules.ValueBootstrap", "--data.imagine_from", "anywhere"]
+    lengths = ["--data.slice_length", "20", "--model.policy_module.imagination_horizon", "10"]
+    assert run("fit", "--config", "bioreactor", *options, *lengths, "--trainer.fast_dev_run", "2") == 0
+
+
 def test_a_world_model_fits_alone_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     model = ["--model", "lit_awm.modules.WorldModelModule", "--model.world_model", "lit_awm.models.ActionsWorldModel"]
     sizes = ["--model.world_model.state_dim", "2", "--model.world_model.action_dim", "1"]

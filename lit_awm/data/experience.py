@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -15,13 +15,15 @@ from torchrl.data import LazyTensorStorage, ReplayBuffer, SliceSampler
 from lit_awm.checks import check_at_least
 from lit_awm.data.evaluation import EvaluationEpisodes
 from lit_awm.data.exploration import Exploration
-from lit_awm.envs import KnownReward, load_optimum, make_env
+from lit_awm.envs import KnownReward, KnownStep, load_optimum, make_env
 from lit_awm.loops import AlternatingLoop
 from lit_awm.models import Policy
 
 TRAJECTORY = ("collector", "traj_ids")
 EVALUATION_SEED = 2**31 - 1
 STORED = ("observation", "action", "is_init", TRAJECTORY, ("next", "observation"), ("next", "reward"))
+
+ImagineFrom = Literal["start", "anywhere"]
 
 
 class ExperienceDataModule(LightningDataModule):
@@ -47,6 +49,8 @@ class ExperienceDataModule(LightningDataModule):
         policy_batch_size: Initial states in a batch for the policy.
         slice_length: Steps of the trajectories that the world model is fitted to; None for whole episodes. Episodes
             that end earlier are left out.
+        imagine_from: What states a batch for the policy holds: those in which an episode began, ``"start"``, or any
+            recorded ones, ``"anywhere"``, which suits an imagination horizon shorter than the episode.
         capacity: Steps that the replay buffer holds.
         eval_episodes: Episodes of an evaluation; one is enough where all begin in the same state.
         seed: Seed of the environments in which experience is collected; that of the evaluation never changes.
@@ -69,6 +73,7 @@ class ExperienceDataModule(LightningDataModule):
         world_model_batch_size: int = 16,
         policy_batch_size: int = 16,
         slice_length: int | None = None,
+        imagine_from: ImagineFrom = "start",
         capacity: int = 100_000,
         eval_episodes: int = 1,
         seed: int = 0,
@@ -84,6 +89,8 @@ class ExperienceDataModule(LightningDataModule):
                 f"slice_length must be between 1 and episode_length {episode_length}, got {self.slice_length}. Lower "
                 "`slice_length`, or raise `episode_length`."
             )
+        if imagine_from not in get_args(ImagineFrom):
+            raise ValueError(f"imagine_from must be one of {', '.join(get_args(ImagineFrom))}, got {imagine_from!r}.")
         for name in ("episode_length", "num_envs"):
             if env_options and name in env_options:
                 raise ValueError(f"env_options must not hold {name}. Give it beside env_options, as {name}.")
@@ -104,7 +111,7 @@ class ExperienceDataModule(LightningDataModule):
         self.exploration_noise, self.mean_hold = exploration_noise, mean_hold
         self.world_model_updates, self.policy_updates = world_model_updates, policy_updates
         self.world_model_batch_size, self.policy_batch_size = world_model_batch_size, policy_batch_size
-        self.capacity, self.seed = capacity, seed
+        self.imagine_from, self.capacity, self.seed = imagine_from, capacity, seed
         self.env_steps = self.longest_episode = 0
         self.policy: Policy | None = None
         self.collector: Collector | None = None
@@ -129,6 +136,14 @@ class ExperienceDataModule(LightningDataModule):
         It is known for the systems of the testbed, if the clock that it needs is observed and the state without noise.
         """
         return KnownReward(self.env) if KnownReward.is_known(self.env) else None
+
+    @property
+    def known_step_fn(self) -> KnownStep | None:
+        """The step as a function of observation and action; None if it is not known.
+
+        It is known where the reward is and there are no distractors.
+        """
+        return KnownStep(self.env) if KnownStep.is_known(self.env) else None
 
     @property
     def clock_step(self) -> float | None:
@@ -213,9 +228,11 @@ class ExperienceDataModule(LightningDataModule):
         return self.buffer.sample().reshape(-1, self.slice_length).select(*STORED)
 
     def sample_initial_states(self) -> TensorDict:
-        """Return ``(B,)`` recorded states in which an episode began."""
+        """Return ``(B,)`` recorded states to imagine from."""
         rows = self.buffer[: len(self.buffer)]
-        initial = rows["observation"][rows["is_init"].squeeze(-1)]
+        initial = rows["observation"]
+        if self.imagine_from == "start":
+            initial = initial[rows["is_init"].squeeze(-1)]
         chosen = torch.randint(len(initial), (self.policy_batch_size,))
         return TensorDict({"observation": initial[chosen]}, batch_size=self.policy_batch_size)
 

@@ -2,8 +2,8 @@
 
 from lit_awm.envs.control import ControlEnv
 from lit_awm.envs.factory import SYSTEMS, make_env
+from lit_awm.envs.known import KnownReward, KnownStep
 from lit_awm.envs.ode import OdeEnv
 from lit_awm.envs.optimum import Optimum, load_optimum
-from lit_awm.envs.reward import KnownReward
 
-__all__ = ["SYSTEMS", "ControlEnv", "KnownReward", "OdeEnv", "Optimum", "load_optimum", "make_env"]
+__all__ = ["SYSTEMS", "ControlEnv", "KnownReward", "KnownStep", "OdeEnv", "Optimum", "load_optimum", "make_env"]

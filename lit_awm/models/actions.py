@@ -5,22 +5,23 @@ Shape legend: ``B`` batch, ``H`` horizon, ``S`` state size, ``A`` action size, `
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from lit_awm.models.transformer import CausalTransformer, KeyValueCache
+from lit_awm.models.backbone import Backbone
+from lit_awm.models.transformer import CausalTransformer
 from lit_awm.models.world_model import Prediction, RewardFn, WorldModel
 
 
-@dataclass
-class ActionsCarry:
+class ActionsCarry(NamedTuple):
     """What an incremental prediction carries from step to step."""
 
-    cache: KeyValueCache
+    memory: Any  # of the backbone
     initial_state: Tensor
     state: Tensor
+    steps: int
 
 
 class ActionsWorldModel(WorldModel):
@@ -33,16 +34,18 @@ class ActionsWorldModel(WorldModel):
     Args:
         state_dim: Size ``S`` of a state.
         action_dim: Size ``A`` of an action.
-        backbone: Maps the tokens to features, causally.
+        backbone: Maps the tokens to features, causally: a transformer, or a recurrent or state-space one.
         reward_fn: The reward as a known function, see :class:`~lit_awm.models.world_model.WorldModel`.
         clock_step: Advance of the clock, see :class:`~lit_awm.models.world_model.WorldModel`.
     """
+
+    reads_later_states = False
 
     def __init__(
         self,
         state_dim: int,
         action_dim: int,
-        backbone: CausalTransformer | None = None,
+        backbone: Backbone | None = None,
         *,
         reward_fn: RewardFn | None = None,
         clock_step: float | None = None,
@@ -50,11 +53,11 @@ class ActionsWorldModel(WorldModel):
         super().__init__(state_dim, action_dim, reward_fn=reward_fn, clock_step=clock_step)
         self.backbone = backbone if backbone is not None else CausalTransformer()
         self.encoder = nn.Linear(state_dim + action_dim, self.backbone.hidden_dim)
-        self.head = nn.Linear(self.backbone.hidden_dim, state_dim + (reward_fn is None))
+        self.head = nn.Linear(self.backbone.hidden_dim, self.output_dim)
 
     @property
-    def max_horizon(self) -> int:
-        """The number of positions of the backbone."""
+    def max_horizon(self) -> int | None:
+        """That of the backbone."""
         return self.backbone.max_horizon
 
     def forward(self, states: Tensor, actions: Tensor) -> Prediction:
@@ -78,14 +81,15 @@ class ActionsWorldModel(WorldModel):
             ValueError: If ``horizon`` is beyond ``max_horizon``.
         """
         self.check_horizon(horizon)
-        return ActionsCarry(self.backbone.start(horizon), state, state)
+        return ActionsCarry(self.backbone.start(horizon), state, state, 0)
 
     def step(self, carry: ActionsCarry, action: Tensor) -> tuple[ActionsCarry, Tensor, Tensor]:
         """Take one action ``(B, A)``; return the carry, the next state ``(B, S)`` and the reward ``(B,)``."""
-        outputs = self.head(self.backbone.step(carry.cache, self._tokens(carry.initial_state, action)))
-        next_state = self._decode(outputs, carry.initial_state, carry.cache.length)
+        memory, features = self.backbone.step(carry.memory, self._tokens(carry.initial_state, action))
+        outputs, steps = self.head(features), carry.steps + 1
+        next_state = self._decode(outputs, carry.initial_state, steps)
         reward = self._reward(outputs, carry.state, action, next_state)
-        return ActionsCarry(carry.cache, carry.initial_state, next_state), next_state, reward
+        return ActionsCarry(memory, carry.initial_state, next_state, steps), next_state, reward
 
     def _tokens(self, initial_state: Tensor, actions: Tensor) -> Tensor:
         return self.encoder(torch.cat([self.state_scaler(initial_state), self.action_scaler(actions)], dim=-1))
@@ -93,8 +97,3 @@ class ActionsWorldModel(WorldModel):
     def _decode(self, outputs: Tensor, initial_state: Tensor, steps: Tensor | int) -> Tensor:
         state = initial_state + self.state_scaler.scale * outputs[..., : self.state_dim]
         return self._with_clock(state, initial_state[..., -1], steps)
-
-    def _reward(self, outputs: Tensor, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
-        if self.reward_fn is not None:
-            return self.reward_fn(state, action, next_state)
-        return self.reward_scaler.inverse(outputs[..., -1:]).squeeze(-1)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_awm.checks import check_at_least
+from lit_awm.models.backbone import Backbone
 
 
 class KeyValueCache:
@@ -75,8 +76,8 @@ class TransformerBlock(nn.Module):
         return tokens + self.feedforward(tokens)
 
 
-class CausalTransformer(nn.Module):
-    """Map a sequence of tokens to a sequence of features, each a function of the tokens up to its own.
+class CausalTransformer(Backbone):
+    """A causal transformer: every feature has a direct path to every token up to its own.
 
     Args:
         hidden_dim: Width ``D`` of tokens and features.
@@ -126,10 +127,10 @@ class CausalTransformer(nn.Module):
         """Begin a sequence of up to ``horizon`` tokens."""
         return KeyValueCache(horizon, len(self.blocks))
 
-    def step(self, cache: KeyValueCache, token: Tensor) -> Tensor:
+    def step(self, carry: KeyValueCache, token: Tensor) -> tuple[KeyValueCache, Tensor]:
         """Map the next token ``(B, D)`` to its features ``(B, D)`` and add it to the cache."""
-        token = (token + self.positions[:, cache.length]).unsqueeze(1)
+        token = (token + self.positions[:, carry.length]).unsqueeze(1)
         for layer, block in enumerate(self.blocks):
-            token = block(token, cache, layer)
-        cache.length += 1
-        return self.norm(token.squeeze(1))
+            token = block(token, carry, layer)
+        carry.length += 1
+        return carry, self.norm(token.squeeze(1))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,13 @@ class WorldModel(nn.Module, ABC):
             dimensions. If None the model learns to predict it.
         clock_step: If the last component of the state is a clock, what it advances by in a step; the model then
             counts instead of predicting it. None if there is no clock.
+
+    Attributes:
+        reads_later_states: Whether ``forward`` reads states after the first one, so that incremental predictions are
+            fed back. Imagination in parallel needs a model that does not.
     """
+
+    reads_later_states: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -59,6 +65,16 @@ class WorldModel(nn.Module, ABC):
         """The most steps that the model can predict from one state; None if there is no limit."""
         return None
 
+    @property
+    def error_scale(self) -> Tensor:
+        """What an error of a predicted state ``(S,)`` is measured in when the model is fitted."""
+        return self.state_scaler.scale
+
+    @property
+    def output_dim(self) -> int:
+        """Size of what a head has to predict: the state and, unless it is known, the reward."""
+        return self.state_dim + (self.reward_fn is None)
+
     def fit_statistics(self, states: Tensor, actions: Tensor, rewards: Tensor) -> None:
         """Estimate the standardisation from data: ``(B, H, S)``, ``(B, H, A)`` and ``(B, H)``, in raw units."""
         self.state_scaler.fit(states)
@@ -74,6 +90,14 @@ class WorldModel(nn.Module, ABC):
                 are read is what tells the families apart.
             actions: Actions ``(B, H, A)``.
         """
+
+    def members(self, states: Tensor, actions: Tensor) -> Prediction:
+        """Predict as ``forward`` does, member by member: ``(M, B, H, S)`` and ``(M, B, H)``.
+
+        ``M`` is 1 but for ensembles. This is what is fitted, so that each member learns by itself.
+        """
+        state, reward = self(states, actions)
+        return Prediction(state.unsqueeze(0), reward.unsqueeze(0))
 
     @abstractmethod
     def start(self, state: Tensor, horizon: int) -> Any:
@@ -108,9 +132,16 @@ class WorldModel(nn.Module, ABC):
                 "Lower `imagination_horizon` and `slice_length`, or raise `max_horizon` of the world model's backbone."
             )
 
+    def _reward(self, outputs: Tensor, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
+        """Return the known reward of a step, or the last of the ``outputs`` of a head."""
+        if self.reward_fn is not None:
+            return self.reward_fn(state, action, next_state)
+        return self.reward_scaler.inverse(outputs[..., -1:]).squeeze(-1)
+
     def _with_clock(self, state: Tensor, initial_clock: Tensor, steps: Tensor | int) -> Tensor:
         """Replace the last component of a predicted ``state`` by the clock, ``steps`` after ``initial_clock``."""
         if self.clock_step is None:
             return state
-        clock = (initial_clock + self.clock_step * steps).expand(state.shape[:-1])
+        passed = self.clock_step * torch.as_tensor(steps, dtype=state.dtype, device=state.device)
+        clock = (initial_clock + passed).expand(state.shape[:-1])
         return torch.cat([state[..., :-1], clock.unsqueeze(-1)], dim=-1)

@@ -1,9 +1,18 @@
 """LightningModules that wire models to a loss."""
 
 from lit_awm.modules.alternating import AlternatingModule
+from lit_awm.modules.bootstrap import ValueBootstrap
 from lit_awm.modules.muon import MuonAdam
 from lit_awm.modules.policy import PolicyModule
-from lit_awm.modules.schedules import CosineRestarts
+from lit_awm.modules.schedules import CosineRestarts, LinearSchedule
 from lit_awm.modules.world_model import WorldModelModule
 
-__all__ = ["AlternatingModule", "CosineRestarts", "MuonAdam", "PolicyModule", "WorldModelModule"]
+__all__ = [
+    "AlternatingModule",
+    "CosineRestarts",
+    "LinearSchedule",
+    "MuonAdam",
+    "PolicyModule",
+    "ValueBootstrap",
+    "WorldModelModule",
+]

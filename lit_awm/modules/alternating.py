@@ -12,7 +12,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from lit_awm.checks import check_at_least
-from lit_awm.models import Policy, RewardFn, WorldModel
+from lit_awm.models import Policy, RewardFn, SimulatorWorldModel, StepFn, WorldModel
 from lit_awm.modules.optimization import log_evaluation, prefixed
 from lit_awm.modules.policy import PolicyModule
 from lit_awm.modules.world_model import WorldModelModule
@@ -34,6 +34,8 @@ class AlternatingModule(LightningModule):
         policy_module: Makes the module that optimises the policy in the world model.
         known_reward: Whether the world model is given the environment's reward function instead of learning it.
         known_reward_fn: That function; the command line takes it from the data.
+        known_step_fn: The environment's step, for a :class:`~lit_awm.models.SimulatorWorldModel`; the command line
+            takes it from the data.
         clock_step: Advance per step of the clock at the end of the state, or None; the command line takes it from the
             data.
         gradient_clip_val: Largest norm of a gradient, or None.
@@ -57,6 +59,7 @@ class AlternatingModule(LightningModule):
         policy_module: Callable[[Policy, WorldModel], PolicyModule] = PolicyModule,
         known_reward: bool = False,
         known_reward_fn: RewardFn | None = None,
+        known_step_fn: StepFn | None = None,
         clock_step: float | None = None,
         gradient_clip_val: float | None = 1.0,
         accumulate: int = 1,
@@ -74,6 +77,8 @@ class AlternatingModule(LightningModule):
         reward_fn = known_reward_fn if known_reward else None
         known: dict[str, Any] = {"reward_fn": reward_fn, "clock_step": clock_step}
         model = world_model(state_dim, action_dim, **known)
+        if isinstance(model, SimulatorWorldModel):
+            model.connect(known_step_fn)
         self.world_model = world_model_module(model)
         self.policy = policy_module(policy(state_dim, action_dim), model)
         if accumulate > 1 and self.policy.imagination == "warm":
@@ -84,10 +89,19 @@ class AlternatingModule(LightningModule):
         self.gradient_clip_val, self.accumulate = gradient_clip_val, accumulate
         self.automatic_optimization = False
         self.register_buffer("model_updates", torch.tensor(0))
-        self.register_buffer("policy_updates", torch.tensor(0))
 
     model_updates: Tensor
-    policy_updates: Tensor
+
+    @property
+    def policy_updates(self) -> Tensor:
+        """How many updates the policy has had."""
+        return self.policy.updates
+
+    @property
+    def optimized_phases(self) -> tuple[str, ...]:
+        """The phases whose module has parameters, in the order of their optimizers; a simulator has none."""
+        children = zip(self.phases, (self.world_model, self.policy), strict=True)
+        return tuple(phase for phase, child in children if child.trained_parameters())
 
     @property
     def behaviour_policy(self) -> Policy:
@@ -103,20 +117,28 @@ class AlternatingModule(LightningModule):
         self.world_model.check_slice_length(self.trainer)
 
     def configure_optimizers(self) -> Any:
-        return tuple(child.configure_optimizers() for child in (self.world_model, self.policy))
+        children = dict(zip(self.phases, (self.world_model, self.policy), strict=True))
+        return tuple(children[phase].configure_optimizers() for phase in self.optimized_phases)
 
     def training_step(self, batch: TensorDict, batch_idx: int) -> Tensor:
         phase = batch["phase"]
-        index = self.phases.index(phase)
-        child = (self.world_model, self.policy)[index]
+        child = (self.world_model, self.policy)[self.phases.index(phase)]
         if phase == "world_model":
             self.world_model.fit_statistics(batch)
             self.policy.adopt_statistics()
             self.policy.forget()
-        optimizer = cast("list[LightningOptimizer]", self.optimizers())[index]
-        loss, metrics = self._update(optimizer, child, batch)
-        self._step_scheduler(optimizer)
-        (self.model_updates if phase == "world_model" else self.policy_updates).add_(1)
+        if phase in self.optimized_phases:
+            optimizers = self.optimizers()
+            optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+            optimizer = cast("LightningOptimizer", optimizers[self.optimized_phases.index(phase)])
+            loss, metrics = self._update(optimizer, child, batch)
+            self._step_scheduler(optimizer)
+        else:
+            loss, metrics = child.loss_and_metrics(batch)
+        if phase == "world_model":
+            self.model_updates += 1
+        else:
+            self.policy.after_update()
         self.log_dict(prefixed(phase, metrics), batch_size=len(batch))
         return loss
 

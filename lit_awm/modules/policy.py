@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
@@ -11,9 +12,11 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from lit_awm.checks import check_at_least
-from lit_awm.imagination import Method, check_method, imagine
+from lit_awm.imagination import Imagined, Method, cheapest_method, check_method, imagine
 from lit_awm.models import Policy, WorldModel
+from lit_awm.modules.bootstrap import ValueBootstrap
 from lit_awm.modules.optimization import build_optimizer, default_optimizer, log_evaluation, prefixed
+from lit_awm.modules.schedules import LinearSchedule
 
 
 class PolicyModule(LightningModule):
@@ -27,13 +30,17 @@ class PolicyModule(LightningModule):
         world_model: The model to imagine in.
         imagination_horizon: Steps to imagine.
         imagination: How to unroll, see :func:`~lit_awm.imagination.imagine`; ``"warm"`` reuses the states of the
-            update before, as long as initial states and world model stay the same.
+            update before, as long as initial states and world model stay the same; ``"auto"`` is the cheapest method
+            that can serve the world model and the policy.
         policy_input_gradient: Share of the gradient that passes through the states that the policy reads.
         action_noise: Standard deviation of normal noise on the imagined actions. A policy that is optimised on the one
             trajectory that it would take may react to small deviations in any way; on noisy ones it learns how to. The
             first trajectory of a batch is free of noise; over the others the noise is shifted to mean zero at every
             step, so that there is nothing in it to learn.
-        entropy_weight: Weight of the entropy bonus per step, in units of reward, for a stochastic policy.
+        entropy_weight: Weight of the entropy bonus per step, in units of reward, for a stochastic policy: a number, or
+            a schedule over the policy's updates.
+        bootstrap: Makes, from ``S``, what stands for the rewards after the horizon; None counts none, and discounts
+            none. Its critic is fitted by the same optimizer.
         optimizer: Makes the optimizer from the parameters.
         scheduler: Makes the learning-rate schedule, stepped after every update.
 
@@ -41,24 +48,32 @@ class PolicyModule(LightningModule):
         ValueError: If the world model has no positions for ``imagination_horizon``, the arguments do not fit each
             other (see :func:`~lit_awm.imagination.check_method`), ``action_noise`` is negative, a deterministic
             policy is given an entropy bonus, or a fit starts with a world model that was never fitted.
+
+    Attributes:
+        action_gradient: Gradient ``(B, H, A)`` of the last loss with respect to the imagined actions, zero until it is
+            backpropagated; None before the first loss.
     """
 
     phases = ("policy",)
+    updates: Tensor
 
     def __init__(
         self,
         policy: Policy,
         world_model: WorldModel,
         imagination_horizon: int = 100,
-        imagination: Method = "replay",
+        imagination: Method | Literal["auto"] = "replay",
         policy_input_gradient: float = 0.0,
         action_noise: float = 0.0,
-        entropy_weight: float = 0.0,
+        entropy_weight: float | LinearSchedule = 0.0,
+        bootstrap: Callable[[int], ValueBootstrap] | None = None,
         optimizer: OptimizerCallable = default_optimizer,
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__()
         world_model.check_horizon(imagination_horizon)
+        if imagination == "auto":
+            imagination = cheapest_method(world_model, policy, policy_input_gradient)
         check_method(imagination, world_model, policy, policy_input_gradient)
         check_at_least(0, action_noise=action_noise)
         if entropy_weight and not policy.is_stochastic:
@@ -70,6 +85,9 @@ class PolicyModule(LightningModule):
         self.policy_input_gradient = policy_input_gradient
         self.action_noise, self.entropy_weight = action_noise, entropy_weight
         self.optimizer, self.scheduler = optimizer, scheduler
+        self.bootstrap = None if bootstrap is None else bootstrap(policy.state_dim)
+        self.register_buffer("updates", torch.tensor(0))
+        self.action_gradient: Tensor | None = None
         self._warm_states: Tensor | None = None
         self._warm_noise: Tensor | None = None
 
@@ -80,12 +98,21 @@ class PolicyModule(LightningModule):
 
     def trained_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that this module optimises."""
-        return list(self.policy.parameters())
+        critic = [] if self.bootstrap is None else self.bootstrap.trained_parameters()
+        return [*self.policy.parameters(), *critic]
 
     def adopt_statistics(self) -> None:
         """Let the policy read states in the world model's standard units, unless it has units of its own."""
         if not self.policy.state_scaler.is_fitted:
             self.policy.state_scaler.load_state_dict(self.world_model.state_scaler.state_dict())
+            if self.bootstrap is not None:
+                self.bootstrap.adopt_statistics(self.world_model.state_scaler)
+
+    def after_update(self) -> None:
+        """Count an update; to be called after every step of the optimizer."""
+        self.updates += 1
+        if self.bootstrap is not None:
+            self.bootstrap.follow()
 
     def forget(self) -> None:
         """Drop what warm imagination would reuse; to be called when the world model has changed."""
@@ -96,6 +123,7 @@ class PolicyModule(LightningModule):
         initial, horizon = batch["observation"], self.imagination_horizon
         previous = self._reusable_states(initial, horizon)
         noise = self._draw_noise(initial, horizon) if previous is None else self._warm_noise
+        self.action_gradient = initial.new_zeros(len(initial), horizon, self.policy.action_dim)
         imagined = imagine(
             self.world_model,
             self.policy,
@@ -105,21 +133,37 @@ class PolicyModule(LightningModule):
             policy_input_gradient=self.policy_input_gradient,
             previous_states=previous,
             action_noise=None if noise is None else noise[:, :horizon].to(initial),
+            action_gradient=self.action_gradient,
         )
-        returns = imagined.rewards.sum(dim=1).mean()
-        loss, metrics = -returns, {"return": returns.detach()}
+        loss, metrics = self._objective(imagined)
         if self.imagination == "warm":
             self._warm_states, self._warm_noise = imagined.states.detach(), noise
             if previous is not None:
                 scale = self.world_model.state_scaler.scale
                 moved = (self._warm_states - previous[:, : horizon + 1]) / scale
                 metrics["residual"] = moved.abs().amax()
+        return loss, {"loss": loss.detach(), **metrics}
+
+    def _objective(self, imagined: Imagined) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return what is minimised, minus the return and the bonus plus the critic's error, and its parts."""
+        returns = imagined.rewards.sum(dim=1).mean()
+        loss, metrics = -returns, {"return": returns.detach()}
+        if self.bootstrap is not None:
+            critic_loss = self.bootstrap.loss(imagined)
+            value = self.bootstrap.returns(imagined).mean()
+            loss = critic_loss - value
+            metrics |= {"value": value.detach(), "critic_loss": critic_loss.detach()}
         if self.entropy_weight:
+            weight = self._entropy_weight()
             distribution = self.policy(imagined.states[:, :-1].detach())
             entropy = -distribution.log_prob(distribution.rsample()).mean()
-            loss = loss - self.entropy_weight * horizon * entropy
-            metrics["entropy"] = entropy.detach()
-        return loss, {"loss": loss.detach(), **metrics}
+            loss = loss - weight * imagined.rewards.shape[1] * entropy
+            metrics |= {"entropy": entropy.detach(), "entropy_weight": torch.tensor(weight)}
+        return loss, metrics
+
+    def _entropy_weight(self) -> float:
+        weight = self.entropy_weight
+        return weight(int(self.updates)) if isinstance(weight, LinearSchedule) else weight
 
     def _draw_noise(self, initial: Tensor, horizon: int) -> Tensor | None:
         if not self.action_noise:
@@ -157,6 +201,9 @@ class PolicyModule(LightningModule):
     def on_train_batch_start(self, batch: TensorDict, batch_idx: int) -> None:
         if batch_idx == 0:
             self.forget()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.after_update()
 
     def training_step(self, batch: TensorDict, batch_idx: int) -> Tensor:
         loss, metrics = self.loss_and_metrics(batch)

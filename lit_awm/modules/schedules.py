@@ -1,4 +1,4 @@
-"""Learning-rate schedules for training in phases."""
+"""Schedules: of learning rates for training in phases, and of weights."""
 
 from __future__ import annotations
 
@@ -47,3 +47,28 @@ class CosineRestarts(LRScheduler):
         if position < self.warmup_updates:
             factor *= (position + 1) / (self.warmup_updates + 1)
         return [base * factor for base in self.base_lrs]
+
+
+class LinearSchedule:
+    """A number that goes linearly from ``start`` to ``end`` within the first ``updates`` updates, and stays there.
+
+    Args:
+        start: Its first value.
+        end: Its last value.
+        updates: Number of updates between them, at least 1.
+
+    Raises:
+        ValueError: If ``updates`` is below 1.
+
+    Example:
+        >>> [LinearSchedule(1.0, 0.0, updates=4)(update) for update in (0, 1, 4, 9)]
+        [1.0, 0.75, 0.0, 0.0]
+    """
+
+    def __init__(self, start: float, end: float, updates: int) -> None:
+        check_at_least(1, updates=updates)
+        self.start, self.end, self.updates = start, end, updates
+
+    def __call__(self, update: int) -> float:
+        """Return the value for an update, counted from 0."""
+        return self.start + (self.end - self.start) * min(update / self.updates, 1.0)

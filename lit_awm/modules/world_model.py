@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch.nn.functional as F
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from tensordict import TensorDict
@@ -43,20 +42,21 @@ class WorldModelModule(LightningModule):
         return list(self.world_model.parameters())
 
     def loss_and_metrics(self, batch: TensorDict) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the mean squared error in standard units, and its parts.
+        """Return the mean squared error, in units of what the model predicts, and its parts.
 
-        A learned reward adds its own error; a clock, which is counted, adds none.
+        It is the mean over the members of an ensemble. A learned reward adds its own error; a clock, which is counted,
+        adds none.
         """
         model = self.world_model
-        prediction = model(batch["observation"], batch["action"])
-        error = (prediction.state - batch["next", "observation"]) / model.state_scaler.scale
+        prediction = model.members(batch["observation"], batch["action"])
+        error = (prediction.state - batch["next", "observation"]) / model.error_scale
         if model.clock_step is not None:
             error = error[..., :-1]
         state_loss = error.square().mean()
         if model.reward_fn is not None:
             return state_loss, {"loss": state_loss.detach()}
         reward = batch["next", "reward"].squeeze(-1)
-        reward_loss = F.mse_loss(prediction.reward / model.reward_scaler.scale, reward / model.reward_scaler.scale)
+        reward_loss = ((prediction.reward - reward) / model.reward_scaler.scale).square().mean()
         loss = state_loss + reward_loss
         return loss, {"loss": loss.detach(), "state_loss": state_loss.detach(), "reward_loss": reward_loss.detach()}
 
@@ -92,4 +92,9 @@ class WorldModelModule(LightningModule):
         self.log_dict(prefixed("val", metrics), batch_size=len(batch), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
+        if not self.trained_parameters():
+            raise ValueError(
+                f"world_model must have parameters to fit, got {type(self.world_model).__name__}. Optimise a policy in "
+                "it with a PolicyModule or an AlternatingModule."
+            )
         return build_optimizer(self.trained_parameters(), self.optimizer, self.scheduler)

@@ -10,8 +10,15 @@ from tensordict import TensorDict
 
 from lit_awm.data import ExperienceDataModule
 from lit_awm.imagination import imagine
-from lit_awm.models import ActionsWorldModel, CausalTransformer, DeterministicPolicy, TanhNormalPolicy
-from lit_awm.modules import PolicyModule
+from lit_awm.models import (
+    ActionsWorldModel,
+    CausalTransformer,
+    DeterministicPolicy,
+    HistoryWorldModel,
+    MarkovWorldModel,
+    TanhNormalPolicy,
+)
+from lit_awm.modules import LinearSchedule, PolicyModule
 
 
 def batch(initial_state: torch.Tensor) -> TensorDict:
@@ -86,6 +93,48 @@ def test_the_entropy_bonus_widens_the_policy(world_model: ActionsWorldModel, ini
         module.loss(batch(initial_state)).backward()
         optimizer.step()
     assert deviation() > before
+
+
+@pytest.mark.parametrize(
+    ("make_model", "make_policy", "share", "method"),
+    [
+        (ActionsWorldModel, DeterministicPolicy, 0.0, "warm"),
+        (ActionsWorldModel, TanhNormalPolicy, 0.0, "replay"),
+        (ActionsWorldModel, DeterministicPolicy, 0.5, "sequential"),
+        (MarkovWorldModel, DeterministicPolicy, 0.0, "sequential"),
+        (HistoryWorldModel, TanhNormalPolicy, 0.0, "sequential"),
+    ],
+)
+def test_auto_is_the_cheapest_method_that_serves(make_model: Any, make_policy: Any, share: float, method: str) -> None:
+    module = PolicyModule(make_policy(3, 2), make_model(3, 2), 5, "auto", policy_input_gradient=share)
+    assert module.imagination == method
+    module.loss(batch(torch.randn(2, 3)))
+
+
+def test_the_entropy_weight_follows_its_schedule_over_updates(
+    world_model: ActionsWorldModel, initial_state: torch.Tensor
+) -> None:
+    schedule = LinearSchedule(2.0, 1.0, updates=4)
+    module = PolicyModule(TanhNormalPolicy(3, 2).double(), world_model, 5, entropy_weight=schedule)
+    seen = []
+    for _ in range(6):
+        seen.append(module.loss_and_metrics(batch(initial_state))[1]["entropy_weight"].item())
+        module.after_update()
+    assert seen == [2.0, 1.75, 1.5, 1.25, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("imagination", ["sequential", "replay"])
+def test_the_gradient_of_the_imagined_actions_is_kept(
+    world_model: ActionsWorldModel, policy: DeterministicPolicy, initial_state: torch.Tensor, imagination: Any
+) -> None:
+    module = PolicyModule(policy, world_model, 5, imagination)
+    assert module.action_gradient is None
+    module.loss(batch(initial_state)).backward()
+    states = initial_state.unsqueeze(1).expand(-1, 5, -1)
+    actions = imagine(world_model, policy, initial_state, 5).actions.detach().requires_grad_()
+    (expected,) = torch.autograd.grad(-world_model(states, actions).reward.sum(1).mean(), actions)
+    assert module.action_gradient is not None
+    torch.testing.assert_close(module.action_gradient, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_it_fits_alone_in_a_frozen_model_and_improves_the_imagined_return(make_trainer: Callable[..., Trainer]) -> None:

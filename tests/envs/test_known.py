@@ -4,7 +4,7 @@ import pytest
 import torch
 from tensordict.nn import TensorDictModule
 
-from lit_awm.envs import SYSTEMS, KnownReward, OdeEnv, make_env
+from lit_awm.envs import SYSTEMS, KnownReward, KnownStep, OdeEnv, make_env
 
 ODES = [name for name, system in SYSTEMS.items() if issubclass(system, OdeEnv) and not system.is_discrete]
 STATE_COSTS = ["bear_populations", "cancer_treatment", "glucose", "harvest", "hiv_treatment", "seir", "timber_harvest"]
@@ -50,3 +50,40 @@ def test_the_known_reward_follows_the_model_to_another_device(name: str) -> None
     known = KnownReward(env).to("meta")
     observation, action = (torch.zeros(4, n, device="meta") for n in (size, env.action_spec.shape[-1]))
     assert known(observation, action, observation).device.type == "meta"
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_the_known_step_is_that_of_the_environment(name: str) -> None:
+    env = make_env(name, num_envs=2, dtype=torch.float64, **({"noise": 0.0} if name == "credit_assignment" else {}))
+    episode = env.rollout(env.episode_length)
+    stays = ~episode["next", "terminated"].squeeze(-1)
+    observed, rewards = KnownStep(env)(episode["observation"], episode["action"])
+    torch.testing.assert_close(observed[stays], episode["next", "observation"][stays], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(rewards, episode["next", "reward"].squeeze(-1), rtol=1e-9, atol=1e-9)
+
+
+def test_reward_and_step_of_a_shorter_task_are_read_from_the_clock_of_a_longer_one() -> None:
+    options = {"dt": 0.1, "dtype": torch.float64}
+    long, short = (make_env("predator_prey", episode_length=length, **options) for length in (20, 5))
+    episode = short.rollout(5)
+    observed = episode["observation"].clone()
+    observed[..., -1] = -1 + 2 / 20 * torch.arange(5)
+    following, rewards = KnownStep(long, short.base_env)(observed, episode["action"])
+    torch.testing.assert_close(rewards, episode["next", "reward"].squeeze(-1), rtol=1e-12, atol=1e-12)
+    known = [
+        KnownReward(*which)(seen, episode["action"], after)
+        for which, seen, after in (
+            ((long, short.base_env), observed, following),
+            ((short,), episode["observation"], episode["next", "observation"]),
+        )
+    ]
+    torch.testing.assert_close(*known, rtol=1e-12, atol=1e-12)
+    assert known[0][0, -1] < -0.5  # the end of the short task is paid for
+
+
+@pytest.mark.parametrize("options", [{"observe_time": False}, {"observation_noise": 0.1}, {"distractors": 1}])
+def test_a_step_that_is_no_function_of_what_is_seen_is_not_called_known(options: dict[str, object]) -> None:
+    env = make_env("cancer_treatment", **options)
+    assert not KnownStep.is_known(env)
+    with pytest.raises(ValueError, match="observation_noise 0 and no distractors"):
+        KnownStep(env)

@@ -1,0 +1,57 @@
+"""A critic: the value of states.
+
+Shape legend: ``...`` any leading dimensions, ``S`` state size.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from lit_awm.checks import check_at_least
+from lit_awm.models.standardizer import Standardizer
+
+
+class Critic(nn.Module):
+    """Estimate the discounted return that follows a state.
+
+    Args:
+        state_dim: Size ``S`` of a state.
+        hidden_dim: Width of the network.
+        num_layers: Number of hidden layers.
+
+    Raises:
+        ValueError: If a size is below 1.
+    """
+
+    def __init__(self, state_dim: int, hidden_dim: int = 64, num_layers: int = 2) -> None:
+        super().__init__()
+        check_at_least(1, state_dim=state_dim, hidden_dim=hidden_dim, num_layers=num_layers)
+        self.state_scaler, self.value_scaler = Standardizer(state_dim), Standardizer(1)
+        layers: list[nn.Module] = []
+        for width, next_width in pairwise([state_dim] + [hidden_dim] * num_layers):
+            layers += [nn.Linear(width, next_width), nn.SiLU()]
+        output = nn.Linear(hidden_dim, 1)
+        nn.init.zeros_(output.weight)
+        nn.init.zeros_(output.bias)
+        self.network = nn.Sequential(*layers, output)
+
+    def forward(self, state: Tensor) -> Tensor:
+        """Map ``(..., S)`` to the value ``(...)``, in units of reward."""
+        return self.value_scaler.inverse(self.network(self.state_scaler(state))).squeeze(-1)
+
+
+@torch.no_grad()
+def lambda_returns(rewards: Tensor, values: Tensor, discount: float, trace: float) -> Tensor:
+    """Return the TD(lambda) targets ``(B, H)`` of the states in which rewards ``(B, H)`` were earned.
+
+    ``G_t = r_t + discount * ((1 - trace) * v_{t+1} + trace * G_{t+1})`` with ``G_{H+1} = v_{H+1}``; ``values`` are
+    ``v_2 .. v_{H+1}``, ``(B, H)``.
+    """
+    target, targets = values[:, -1], []
+    for reward, value in zip(rewards.flip(1).unbind(1), values.flip(1).unbind(1), strict=True):
+        target = reward + discount * ((1 - trace) * value + trace * target)
+        targets.append(target)
+    return torch.stack(targets[::-1], dim=1)

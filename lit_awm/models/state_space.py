@@ -1,0 +1,102 @@
+"""A linear state-space backbone.
+
+Shape legend: ``B`` batch, ``H`` horizon, ``D`` hidden size.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from lit_awm.checks import check_at_least
+from lit_awm.models.backbone import Backbone
+
+
+class StateSpaceLayer(nn.Module):
+    """A linear recurrence ``h_t = lambda h_{t-1} + u_t`` of complex numbers, between a norm and a feed-forward network.
+
+    It is diagonal and stable by construction, ``|lambda| < 1``, as in the linear recurrent unit (Orvieto et al., 2023,
+    arXiv:2303.06349). Whole sequences take ``log2(H)`` parallel passes, each of which doubles the reach of a token.
+
+    Args:
+        hidden_dim: Width ``D``.
+        slowest: Memory, in steps, of the slowest component before any learning.
+    """
+
+    def __init__(self, hidden_dim: int, slowest: float = 1000.0) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(hidden_dim)
+        self.input = nn.Linear(hidden_dim, 2 * hidden_dim, bias=False)
+        rates = torch.logspace(0, -math.log10(slowest), hidden_dim)  # inverse memories, from one step upwards
+        self.log_rate = nn.Parameter(rates.log())
+        self.angle = nn.Parameter(rates * math.pi / 2 * torch.rand(hidden_dim))
+        self.output = nn.Sequential(
+            nn.Linear(2 * hidden_dim, 2 * hidden_dim), nn.GELU(), nn.Linear(2 * hidden_dim, hidden_dim)
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map ``(B, H, D)`` to ``(B, H, D)`` in parallel."""
+        state, log_factor = self._input(tokens), self._log_factor()
+        reach = 1
+        while reach < tokens.shape[1]:
+            before = state[:, :-reach] * (reach * log_factor).exp()
+            state = torch.cat([state[:, :reach], state[:, reach:] + before], dim=1)
+            reach *= 2
+        return self._output(tokens, state)
+
+    def step(self, state: Tensor | None, token: Tensor) -> tuple[Tensor, Tensor]:
+        """Map the next token ``(B, D)`` to its features ``(B, D)``; return the new state and the features."""
+        new = self._input(token)
+        state = new if state is None else new + state * self._log_factor().exp()
+        return state, self._output(token, state)
+
+    def _log_factor(self) -> Tensor:
+        return torch.complex(-self.log_rate.exp(), self.angle)
+
+    def _input(self, tokens: Tensor) -> Tensor:
+        real, imaginary = self.input(self.norm(tokens)).chunk(2, dim=-1)
+        rate = self.log_rate.exp()
+        gain = (1 - (-2 * rate).exp()).sqrt()  # keeps the variance of the state at that of white input
+        return torch.complex(gain * real, gain * imaginary)
+
+    def _output(self, tokens: Tensor, state: Tensor) -> Tensor:
+        return tokens + self.output(torch.cat([state.real, state.imag], dim=-1))
+
+
+class StateSpaceBackbone(Backbone):
+    """Layers that are linear in time and nonlinear in depth: gradients decay with distance and cannot explode.
+
+    Args:
+        hidden_dim: Width ``D``.
+        num_layers: Number of layers.
+
+    Raises:
+        ValueError: If a size is below 1.
+    """
+
+    def __init__(self, hidden_dim: int = 64, num_layers: int = 2) -> None:
+        super().__init__()
+        check_at_least(1, hidden_dim=hidden_dim, num_layers=num_layers)
+        self.hidden_dim = hidden_dim
+        self.layers = nn.ModuleList(StateSpaceLayer(hidden_dim) for _ in range(num_layers))
+        self.norm = nn.LayerNorm(hidden_dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map ``(B, H, D)`` to ``(B, H, D)`` in parallel."""
+        for layer in self.layers:
+            tokens = layer(tokens)
+        return self.norm(tokens)
+
+    def start(self, horizon: int) -> list[Tensor | None]:
+        """Begin with states of zeros."""
+        return [None] * len(self.layers)
+
+    def step(self, carry: list[Tensor | None], token: Tensor) -> tuple[list[Tensor | None], Tensor]:
+        """Map the next token ``(B, D)`` to its features ``(B, D)``."""
+        states: list[Tensor | None] = []
+        for layer, state in zip(self.layers, carry, strict=True):
+            state, token = layer.step(state, token)
+            states.append(state)
+        return states, self.norm(token)

@@ -1,0 +1,85 @@
+"""What holds for every backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from lit_awm.models import AttentionBackbone, Backbone, CausalTransformer, RecurrentBackbone, StateSpaceBackbone
+
+BACKBONES: dict[str, Callable[[], Backbone]] = {
+    "transformer": lambda: CausalTransformer(16, 3, 4, max_horizon=11),
+    "attention": lambda: AttentionBackbone(16, max_horizon=11),
+    "rnn": lambda: RecurrentBackbone(16, "rnn"),
+    "gru": lambda: RecurrentBackbone(16, "gru", num_layers=2),
+    "lstm": lambda: RecurrentBackbone(16, "lstm", num_layers=2),
+    "state_space": lambda: StateSpaceBackbone(16, num_layers=2),
+}
+EVERY = pytest.mark.parametrize("name", BACKBONES)
+
+
+@EVERY
+def test_a_feature_depends_on_every_token_up_to_its_own_and_on_no_later_one(name: str) -> None:
+    backbone = BACKBONES[name]().double()
+    tokens = torch.randn(2, 6, 16, dtype=torch.float64, requires_grad=True)
+    features = backbone(tokens)
+    weights = torch.randn(16, dtype=torch.float64)
+    for t in range(6):
+        (gradient,) = torch.autograd.grad((features[:, t] @ weights).sum(), tokens, retain_graph=True)
+        assert gradient[:, : t + 1].ne(0).any(dim=-1).all()
+        assert gradient[:, t + 1 :].eq(0).all()
+
+
+@EVERY
+@pytest.mark.parametrize("with_gradient", [True, False])
+def test_token_by_token_equals_parallel(name: str, with_gradient: bool) -> None:
+    backbone = BACKBONES[name]().double()
+    tokens = torch.randn(2, 11, 16, dtype=torch.float64)
+    steps = []
+    with torch.set_grad_enabled(with_gradient):
+        carry = backbone.start(11)
+        for token in tokens.unbind(1):
+            carry, features = backbone.step(carry, token)
+            steps.append(features)
+    torch.testing.assert_close(torch.stack(steps, 1), backbone(tokens), rtol=1e-10, atol=1e-10)
+
+
+@EVERY
+def test_gradients_are_correct(name: str) -> None:
+    tokens = torch.randn(1, 5, 16, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(BACKBONES[name]().double(), tokens, fast_mode=True)
+
+
+def test_the_linear_recurrence_is_a_sum_with_powers_of_its_factor() -> None:
+    backbone = StateSpaceBackbone(8, num_layers=1).double()
+    layer = backbone.layers[0]
+    tokens = torch.randn(1, 6, 8, dtype=torch.float64)
+    factor = torch.complex(-layer.log_rate.exp(), layer.angle).exp()
+    assert factor.abs().max() < 1
+    inputs = layer._input(tokens)
+    state = sum(factor**distance * inputs[:, 5 - distance] for distance in range(6))
+    torch.testing.assert_close(layer(tokens)[:, 5], layer._output(tokens[:, 5], state), rtol=1e-12, atol=1e-12)
+
+
+def test_the_attention_backbone_is_softmax_attention() -> None:
+    backbone = AttentionBackbone(4, max_horizon=3).double()
+    tokens = torch.randn(1, 3, 4, dtype=torch.float64)
+    query, key, value = backbone.query_key_value(tokens + backbone.positions).chunk(3, dim=-1)
+    expected = (query[:, 2:] @ key.mT / 2).softmax(-1) @ value
+    torch.testing.assert_close(backbone(tokens)[:, 2:], expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: RecurrentBackbone(8, "elman"), "cell must be one of rnn, gru, lstm, got 'elman'"),  # type: ignore[arg-type]
+        (lambda: RecurrentBackbone(0), "hidden_dim must be at least 1, got 0"),
+        (lambda: StateSpaceBackbone(8, num_layers=0), "num_layers must be at least 1, got 0"),
+        (lambda: AttentionBackbone(8, max_horizon=0), "max_horizon must be at least 1, got 0"),
+    ],
+)
+def test_bad_arguments_are_refused(make: Callable[[], Backbone], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make()
