@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 
 from lit_awm.checks import did_you_mean
 
 COMMON = "common"
+COMMANDS = {  # and the module of lit_awm.commands that runs them
+    "fit": "training",
+    "validate": "training",
+    "evaluate": "evaluate",
+    "envs": "envs",
+    "oracle": "oracle",
+    "gradients": "gradients",
+    "landscape": "landscape",
+}
 USAGE = """usage: lit-awm COMMAND [options]
 
 Fit action-conditioned world models and optimise policies through them.
@@ -18,12 +28,15 @@ commands:
   evaluate   score a checkpoint by the recipe that it was made with
   envs       list the environments, with sizes and optimum
   oracle     find the best controls of an environment, knowing its dynamics
+  gradients  measure policy gradients through every family of world models
+  landscape  draw the return around a policy, in every family of world models
 
   lit-awm fit --config cancer_treatment               run a recipe
   lit-awm fit --config cancer_treatment --seed_everything 1 --trainer.max_epochs 5
   lit-awm fit --config cancer_treatment --config my.yaml --print_config
   lit-awm evaluate runs/cancer_treatment/version_0/checkpoints/last.ckpt --json
   lit-awm oracle hiv_treatment --episode-length 200   the optimum that a policy is to reach
+  lit-awm gradients --config cancer_treatment --horizons 10,20,50,100
   lit-awm COMMAND --help                              all options of a command
 
 recipes (a name after --config that is no file):
@@ -78,23 +91,17 @@ def main(arguments: list[str] | None = None) -> int:
 
         print(f"lit-awm {__version__}")  # noqa: T201
         return 0
-    if command not in ("fit", "validate", "evaluate", "envs", "oracle"):
-        print(f"lit-awm: unknown command {command!r}; see `lit-awm --help`.", file=sys.stderr)  # noqa: T201
+    if command not in COMMANDS:
+        hint = did_you_mean(command, COMMANDS)
+        print(f"lit-awm: unknown command {command!r}.{hint} See `lit-awm --help`.", file=sys.stderr)  # noqa: T201
         return 2
     try:
         arguments = resolve_recipes(arguments)
     except ValueError as error:
         print(f"lit-awm: {error} See `lit-awm --help`.", file=sys.stderr)  # noqa: T201
         return 2
-    from lit_awm import _cli
-
-    if command == "envs":
-        return _cli.list_envs(arguments[1:])
-    if command == "oracle":
-        return _cli.find_optimum(arguments[1:])
-    if command == "evaluate":
-        return _cli.evaluate_checkpoint(arguments[1:])
-    return _cli.run_trainer(arguments)
+    module = importlib.import_module(f"lit_awm.commands.{COMMANDS[command]}")
+    return module.main(arguments if COMMANDS[command] == "training" else arguments[1:])
 
 
 if __name__ == "__main__":

@@ -153,7 +153,7 @@ class _Actor(NamedTuple):
             actions = actions + self.action_noise[:, steps]
         if self.action_gradient is not None and actions.requires_grad:
             target = self.action_gradient[:, steps]
-            actions.register_hook(partial(_accumulate, target))
+            actions.register_hook(partial(_accumulate, target))  # type: ignore[no-untyped-call]
         return actions
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,9 @@ import pytest
 import torch
 import yaml
 
-from lit_awm import _cli
 from lit_awm.analysis.shooting import Shooting
 from lit_awm.cli import main, recipes, resolve_recipes
+from lit_awm.commands import training
 from lit_awm.envs import SYSTEMS, load_optimum
 
 SMALL = [
@@ -186,7 +187,7 @@ def test_a_run_resumes_from_its_checkpoint_under_the_options_that_are_given(caps
     again = torch.load("runs/bear_populations/version_1/checkpoints/last.ckpt", weights_only=True)
     assert again["epoch"] == 2
     assert again["ExperienceDataModule"]["env_steps"] == 200
-    config = yaml.safe_load(again[_cli.CONFIG_KEY])
+    config = yaml.safe_load(again[training.CONFIG_KEY])
     assert config["trainer"]["max_epochs"] == 3
 
 
@@ -204,15 +205,15 @@ def instantiated(*arguments: str) -> tuple[Any, Any]:
     """Return the module and the data that ``fit`` would train, without training."""
     seen: list[Any] = []
 
-    class Stop(_cli.AwmCLI):
+    class Stop(training.AwmCLI):
         def _run_subcommand(self, subcommand: str) -> None:
             seen.append((self.model, self.datamodule))
 
-    original, _cli.AwmCLI = _cli.AwmCLI, Stop  # type: ignore[misc]
+    original, training.AwmCLI = training.AwmCLI, Stop  # type: ignore[misc]
     try:
         run("fit", *arguments)
     finally:
-        _cli.AwmCLI = original  # type: ignore[misc]
+        training.AwmCLI = original  # type: ignore[misc]
     return seen[0]
 
 
@@ -357,3 +358,52 @@ def test_help_names_commands_and_recipes_without_loading_torch() -> None:
 def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("train") == 2
     assert "unknown command 'train'" in capsys.readouterr().err
+
+
+def test_gradients_of_every_family_are_measured_and_drawn(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--data.env", "van_der_pol", "--horizons", "2,4,8", "--states", "3", "--data.world_model_updates", "3"]
+    assert run("gradients", *options, "--data.warmup_episodes", "4", "--json") == 0
+    result = json.loads(capsys.readouterr().out)
+    seen = {(row["family"], row["fitted"]) for row in result["rows"]}
+    families = ("actions", "actions_gru", "history", "history_cut", "markov")
+    assert seen == {("simulator", True)} | {(family, fitted) for family in families for fitted in (True, False)}
+    assert all(row["cosine"] == pytest.approx(1) for row in result["rows"] if row["family"] == "simulator")
+    assert {row["horizon"] for row in result["rows"]} == {2, 4, 8}
+    assert json.loads(Path("runs/van_der_pol/gradients.json").read_text()) == result
+    assert Path("runs/van_der_pol/gradients.png").is_file()
+
+
+def test_the_gradients_of_a_checkpoint_and_its_landscape(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("fit", "--config", "bear_populations", *SMALL) == 0
+    checkpoint = "runs/bear_populations/version_0/checkpoints/last.ckpt"
+    capsys.readouterr()
+    assert run("gradients", "--ckpt", checkpoint, "--horizons", "5,50", "--states", "2", "--out", "here") == 0
+    out = capsys.readouterr().out
+    assert "ActionsWorldModel" in out
+    assert "here/gradients.png" in out
+    assert run("landscape", "--ckpt", checkpoint, "--horizon", "5", "--resolution", "3", "--states", "2", "--json") == 0
+    assert set(json.loads(capsys.readouterr().out)["landscapes"]) == {"simulator", "ActionsWorldModel"}
+    assert Path("runs/bear_populations/landscape.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["gradients", "--families", "actoins"], "families must be of .*, got 'actoins'. Did you mean 'actions'?"),
+        (["gradients", "--horizons", "5,x"], "horizons must be whole numbers with commas between them, got '5,x'"),
+        (["gradients", "--horizons", "0,5"], "horizons must be at least 1, got 0"),
+        (["gradients", "--states", "0"], "states must be at least 1, got 0"),
+        (["gradients", "--ckpt", "no.ckpt"], "checkpoint must be a file, got 'no.ckpt'"),
+        (["landscape", "--horizon", "0"], "horizon must be at least 1, got 0"),
+        (["gradient"], "unknown command 'gradient'. Did you mean 'gradients'?"),
+    ],
+)
+def test_mistakes_in_what_is_measured_are_named(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        status = run(*arguments)
+    except SystemExit as stop:
+        status = stop.code  # type: ignore[assignment]
+    assert status == 2
+    assert re.search(words.replace("?", r"\?"), capsys.readouterr().err)

@@ -95,6 +95,7 @@ class ExperienceDataModule(LightningDataModule):
             if env_options and name in env_options:
                 raise ValueError(f"env_options must not hold {name}. Give it beside env_options, as {name}.")
         options = {"episode_length": episode_length, **(env_options or {})}
+        self.env_name, self.env_options = env, dict(env_options or {})
         self.env = make_env(env, num_envs, **options)
         if warmup_episodes % num_envs:
             raise ValueError(

@@ -97,6 +97,7 @@ class StateSpaceBackbone(Backbone):
         """Map the next token ``(B, D)`` to its features ``(B, D)``."""
         states: list[Tensor | None] = []
         for layer, state in zip(self.layers, carry, strict=True):
+            assert isinstance(layer, StateSpaceLayer)
             state, token = layer.step(state, token)
             states.append(state)
         return states, self.norm(token)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -100,8 +100,8 @@ class AlternatingModule(LightningModule):
     @property
     def optimized_phases(self) -> tuple[str, ...]:
         """The phases whose module has parameters, in the order of their optimizers; a simulator has none."""
-        children = zip(self.phases, (self.world_model, self.policy), strict=True)
-        return tuple(phase for phase, child in children if child.trained_parameters())
+        children: tuple[WorldModelModule | PolicyModule, ...] = (self.world_model, self.policy)
+        return tuple(self.phases[i] for i, child in enumerate(children) if child.trained_parameters())
 
     @property
     def behaviour_policy(self) -> Policy:
@@ -130,7 +130,7 @@ class AlternatingModule(LightningModule):
         if phase in self.optimized_phases:
             optimizers = self.optimizers()
             optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
-            optimizer = cast("LightningOptimizer", optimizers[self.optimized_phases.index(phase)])
+            optimizer = optimizers[self.optimized_phases.index(phase)]
             loss, metrics = self._update(optimizer, child, batch)
             self._step_scheduler(optimizer)
         else:

@@ -1,0 +1,47 @@
+"""Rebuild what a checkpoint was made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import yaml
+
+from lit_awm.commands.training import CONFIG_KEY, make_cli
+from lit_awm.data import ExperienceDataModule
+from lit_awm.modules import AlternatingModule, PolicyModule
+
+
+class Run(NamedTuple):
+    """A module with the weights of a checkpoint, the data that it was fitted on, and what both were made from."""
+
+    module: AlternatingModule | PolicyModule
+    data: ExperienceDataModule
+    checkpoint: dict[str, Any]
+    recipe: dict[str, Any]
+
+
+def load_run(path: Path) -> Run:
+    """Rebuild module and data by the recipe in a checkpoint, and load its weights; no code in it is run.
+
+    Raises:
+        ValueError: If there is no such file, it holds no recipe, or no policy with the environment of an
+            ``ExperienceDataModule``.
+    """
+    if not path.is_file():
+        raise ValueError(f"checkpoint must be a file, got {str(path)!r}.")
+    checkpoint = torch.load(path, weights_only=True, map_location="cpu")
+    if CONFIG_KEY not in checkpoint:
+        raise ValueError(f"checkpoint must come from `lit-awm fit`, which stores its recipe; {path} has none.")
+    config = yaml.safe_load(checkpoint[CONFIG_KEY])
+    recipe = {key: config[key] for key in ("seed_everything", "model", "data")}
+    cli = make_cli(recipe | {"trainer": {"logger": False, "accelerator": "cpu"}}, run=False)
+    data, module = cli.datamodule, cli.model
+    if not isinstance(data, ExperienceDataModule) or not isinstance(module, (AlternatingModule, PolicyModule)):
+        raise ValueError(
+            "checkpoint must hold a policy and the environment of an ExperienceDataModule, got "
+            f"{type(module).__name__} and {type(data).__name__}."
+        )
+    module.load_state_dict(checkpoint["state_dict"])
+    return Run(module, data, checkpoint, recipe)
