@@ -1,5 +1,7 @@
-"""Callbacks: all but the curriculum only observe, and never change what is learned."""
+"""Callbacks: all but those that set the horizon only observe, and never change what is learned."""
 
+from lit_awm.callbacks.adaptive_horizon import AdaptiveHorizon
+from lit_awm.callbacks.gradient_fidelity import GradientFidelity
 from lit_awm.callbacks.gradient_norm_monitor import GradientNormMonitor
 from lit_awm.callbacks.horizon_curriculum import HorizonCurriculum
 from lit_awm.callbacks.progress import AlternatingProgress
@@ -8,7 +10,9 @@ from lit_awm.callbacks.throughput import Throughput
 from lit_awm.callbacks.trajectory_figure import TrajectoryFigure
 
 __all__ = [
+    "AdaptiveHorizon",
     "AlternatingProgress",
+    "GradientFidelity",
     "GradientNormMonitor",
     "HorizonCurriculum",
     "RunSummary",

@@ -1,11 +1,16 @@
-"""Log the norm of the gradient, phase by phase."""
+"""Log the norm of the gradient: by phase, by layer group, by position in the imagined trajectory."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from lit_awm.callbacks.policy_module import policy_module
+from lit_awm.checks import check_count
 
 
 class GradientNormMonitor(Callback):
@@ -13,17 +18,52 @@ class GradientNormMonitor(Callback):
 
     For a module with several optimizers (``AlternatingModule``) the name is that of the phase whose optimizer is about
     to step.
+
+    Args:
+        layers: Whether to log the norm of each group of layers too, as ``PHASE/grad_norm/GROUP``; a group is a direct
+            child of the world model, the policy or the bootstrap, for example ``policy/grad_norm/network``.
+        positions: Into how many parts, equal but for rounding, to divide the imagined trajectory; the norm of the
+            gradient with respect to the actions of each is logged as ``policy/action_grad_norm/PART``, from 1, the
+            beginning. 0 logs none.
+
+    Raises:
+        ValueError: If ``positions`` is no whole number from 0 on.
     """
+
+    def __init__(self, layers: bool = False, positions: int = 0) -> None:
+        check_count(0, positions=positions)
+        self.layers, self.positions = layers, positions
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        gradients = [
-            parameter.grad
-            for group in optimizer.param_groups
-            for parameter in group["params"]
-            if parameter.grad is not None
-        ]
-        phases: Any = getattr(pl_module, "phases", ("model",))
+        phases: Any = getattr(pl_module, "optimized_phases", getattr(pl_module, "phases", ("model",)))
         phase = phases[trainer.optimizers.index(optimizer)]
-        pl_module.log(f"{phase}/grad_norm", torch.nn.utils.get_total_norm(gradients), batch_size=1)
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        norms = {f"{phase}/grad_norm": _norm(parameters)}
+        if self.layers:
+            trained = {id(parameter) for parameter in parameters}
+            norms |= {f"{phase}/grad_norm/{name}": norm for name, norm in _by_group(pl_module, trained).items()}
+        if self.positions and phase == "policy":
+            norms |= {f"policy/action_grad_norm/{part}": norm for part, norm in self._by_position(pl_module)}
+        pl_module.log_dict(norms, batch_size=1)
+
+    def _by_position(self, pl_module: LightningModule) -> Iterable[tuple[int, Tensor]]:
+        gradients = policy_module(pl_module, type(self).__name__).action_gradient
+        assert gradients is not None
+        for part, gradient in enumerate(gradients.tensor_split(self.positions, dim=1), start=1):
+            yield part, gradient.norm()
+
+
+def _by_group(pl_module: LightningModule, trained: set[int]) -> dict[str, Tensor]:
+    """Return the norms by the name of the module that directly holds each group, within its model."""
+    groups: dict[str, list[Tensor]] = {}
+    for name, parameter in pl_module.named_parameters():
+        if id(parameter) in trained:
+            words = [word for word in name.split(".")[:-1] if word not in ("world_model", "policy")]
+            groups.setdefault(words[0] if words else name.split(".")[-1], []).append(parameter)
+    return {name: _norm(parameters) for name, parameters in groups.items()}
+
+
+def _norm(parameters: Iterable[Tensor]) -> Tensor:
+    return torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])

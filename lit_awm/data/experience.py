@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule
+from torch import Tensor
 from torchrl.checkpoint import GlobalRNGState
 from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, ReplayBuffer, SliceSampler
@@ -107,6 +108,7 @@ class ExperienceDataModule(LightningDataModule):
                 f"capacity must hold the warm-up of {warmup_episodes * episode_length} steps, got {capacity}."
             )
         self.eval_env = make_env(env, eval_episodes, **options)
+        self._options = options
         self.optimum = load_optimum(env, **options)
         self.warmup_rounds = warmup_episodes // num_envs
         self.exploration_noise, self.mean_hold = exploration_noise, mean_hold
@@ -236,6 +238,12 @@ class ExperienceDataModule(LightningDataModule):
             initial = initial[rows["is_init"].squeeze(-1)]
         chosen = torch.randint(len(initial), (self.policy_batch_size,))
         return TensorDict({"observation": initial[chosen]}, batch_size=self.policy_batch_size)
+
+    def draw_initial_states(self, count: int) -> Tensor:
+        """Return ``(count, S)`` states in which episodes begin, always the same ones; nothing is recorded."""
+        env = make_env(self.env_name, count, **self._options)
+        env.set_seed(EVALUATION_SEED)
+        return env.reset()["observation"]
 
     # -- Exact resume ---------------------------------------------------------------------------------------------
 

@@ -122,7 +122,7 @@ class PolicyModule(LightningModule):
         """Return minus the mean imagined return (and entropy bonus), and what is known about it."""
         initial, horizon = batch["observation"], self.imagination_horizon
         previous = self._reusable_states(initial, horizon)
-        noise = self._draw_noise(initial, horizon) if previous is None else self._warm_noise
+        noise = self.draw_noise(initial, horizon) if previous is None else self._warm_noise
         self.action_gradient = initial.new_zeros(len(initial), horizon, self.policy.action_dim)
         imagined = imagine(
             self.world_model,
@@ -165,7 +165,8 @@ class PolicyModule(LightningModule):
         weight = self.entropy_weight
         return weight(int(self.updates)) if isinstance(weight, LinearSchedule) else weight
 
-    def _draw_noise(self, initial: Tensor, horizon: int) -> Tensor | None:
+    def draw_noise(self, initial: Tensor, horizon: int) -> Tensor | None:
+        """Return noise ``(B, H, A)`` for the imagined actions, or None if there is to be none."""
         if not self.action_noise:
             return None
         noise = self.action_noise * torch.randn(len(initial), horizon, self.policy.action_dim).to(initial)

@@ -36,6 +36,14 @@ def test_the_horizon_grows_linearly_to_the_modules_own(make_trainer: Callable[..
     assert module.imagination_horizon == 10
 
 
+def test_the_horizon_may_grow_in_equal_jumps() -> None:
+    curriculum = HorizonCurriculum(start=2, epochs=8, steps=2)
+    curriculum.full = 10
+    assert [curriculum.horizon(epoch) for epoch in range(10)] == [2, 2, 2, 2, 6, 6, 6, 6, 10, 10]
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+        HorizonCurriculum(2, 8, steps=0)
+
+
 def test_a_start_beyond_the_modules_horizon_is_refused(make_trainer: Callable[..., Trainer]) -> None:
     module, data = make(horizon=5)
     with pytest.raises(ValueError, match="start must not exceed the policy module's imagination_horizon 5, got 6"):

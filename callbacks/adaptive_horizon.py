@@ -1,0 +1,105 @@
+"""Lengthen the imagined trajectories as long as their gradient can be trusted."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lit_awm.analysis import Gradients, measure_gradients
+from lit_awm.callbacks.policy_module import policy_module
+from lit_awm.checks import check_count, check_positive
+
+
+class AdaptiveHorizon(Callback):
+    """Adapt the ``imagination_horizon`` to the signal-to-noise ratio of the policy gradient.
+
+    Before an update, every ``every`` updates of the policy, the gradients of the batch's trajectories are measured one
+    by one, with the imagined noise of the module. If their mean is ``threshold`` times the root of their total variance
+    or more, the horizon grows by ``growth``, to the module's own at most; trajectories that do not differ have no
+    variance and let it grow. If the norm is not finite, or more than ``explosion`` times that of the measurement
+    before, the horizon shrinks by ``growth``, to ``start`` at least. Logged as ``policy/imagination_horizon`` and
+    ``policy/gradient_snr``. A resumed run goes on with the horizon it had.
+
+    Args:
+        start: First and least horizon, at least 1.
+        threshold: Signal-to-noise ratio, positive, from which on the horizon grows.
+        growth: Factor above 1.
+        explosion: Factor above 1 by which the norm may grow from one measurement to the next.
+        every: Updates of the policy between two measurements.
+
+    Raises:
+        ValueError: If an argument is out of its range, or ``start`` above the module's horizon when training starts.
+    """
+
+    def __init__(
+        self, start: int, threshold: float = 1.0, growth: float = 1.25, explosion: float = 10.0, every: int = 50
+    ) -> None:
+        check_count(start=start, every=every)
+        check_positive(threshold=threshold)
+        for name, value in (("growth", growth), ("explosion", explosion)):
+            if not 1 < value < math.inf:
+                raise ValueError(f"{name} must be above 1 and finite, got {value}.")
+        self.start, self.threshold, self.growth = start, threshold, growth
+        self.explosion, self.every = explosion, every
+        self.horizon = start
+        self.full: int | None = None
+        self._last_norm: float | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        module = policy_module(pl_module, type(self).__name__)
+        self.full = module.imagination_horizon if self.full is None else self.full
+        if self.start > self.full:
+            raise ValueError(
+                f"start must not exceed the policy module's imagination_horizon {self.full}, got {self.start}."
+            )
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        module = policy_module(pl_module, type(self).__name__)
+        module.imagination_horizon = self.horizon
+        is_for_policy = ("phase" not in batch.keys()) or batch["phase"] == "policy"
+        if not is_for_policy:
+            return
+        if int(module.updates) % self.every == 0:
+            initial = batch["observation"]
+            with torch.random.fork_rng():
+                torch.manual_seed(int(module.updates))
+                measured = measure_gradients(
+                    module.world_model,
+                    module.policy,
+                    initial,
+                    [self.horizon],
+                    policy_input_gradient=module.policy_input_gradient,
+                    action_noise=module.draw_noise(initial, self.horizon),
+                )
+            module.imagination_horizon = self.adapt(measured[0])
+            if measured[0].signal_to_noise is not None:
+                pl_module.log("policy/gradient_snr", measured[0].signal_to_noise, batch_size=1)
+        pl_module.log("policy/imagination_horizon", float(module.imagination_horizon), batch_size=1)
+
+    def adapt(self, measured: Gradients) -> int:
+        """Return the next horizon, and remember it."""
+        assert self.full is not None
+        norm, ratio = measured.norm, measured.signal_to_noise
+        limit = math.inf if self._last_norm is None else self.explosion * self._last_norm
+        if not math.isfinite(norm) or norm > limit:
+            self.horizon = max(self.start, int(self.horizon / self.growth))
+        elif ratio is None or ratio >= self.threshold:
+            self.horizon = min(self.full, math.ceil(self.horizon * self.growth))
+        if math.isfinite(norm):
+            self._last_norm = norm
+        return self.horizon
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert self.full is not None
+        policy_module(pl_module, type(self).__name__).imagination_horizon = self.full
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the horizon and the norm of the last measurement."""
+        return {"horizon": self.horizon, "last_norm": self._last_norm}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the horizon of ``state_dict``."""
+        self.horizon, self._last_norm = state_dict["horizon"], state_dict["last_norm"]

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from lit_awm.callbacks import GradientFidelity
+from lit_awm.data import ExperienceDataModule
+from lit_awm.models import DeterministicPolicy, MarkovWorldModel, SimulatorWorldModel
+from lit_awm.modules import PolicyModule, WorldModelModule
+
+
+def make(world_model: str, **options: Any) -> tuple[PolicyModule, ExperienceDataModule]:
+    torch.manual_seed(0)
+    data = ExperienceDataModule(
+        "bear_populations", {"initial_spread": 0.2} | options, episode_length=8, num_envs=2, warmup_episodes=2
+    )
+    data.policy_updates = 3
+    models = {"simulator": SimulatorWorldModel, "markov": MarkovWorldModel}
+    model = models[world_model](data.state_dim, data.action_dim)
+    if isinstance(model, SimulatorWorldModel):
+        model.connect(data.known_step_fn)
+    states = data.draw_initial_states(32)
+    model.fit_statistics(states.unsqueeze(1), torch.rand(32, 1, 2), torch.rand(32, 1))
+    return PolicyModule(DeterministicPolicy(data.state_dim, 2), model, 8, "sequential"), data
+
+
+def test_the_simulator_itself_has_fidelity_one(make_trainer: Callable[..., Trainer]) -> None:
+    module, data = make("simulator")
+    trainer = make_trainer(max_epochs=1, callbacks=[GradientFidelity(4)])
+    trainer.fit(module, data)
+    assert trainer.callback_metrics["policy/gradient_cosine"].item() == pytest.approx(1, abs=1e-5)
+    assert trainer.callback_metrics["policy/gradient_ratio"].item() == pytest.approx(1, abs=1e-5)
+    assert trainer.callback_metrics["policy/gradient_snr"] > 0
+
+
+def test_a_wrong_model_has_not_and_watching_changes_nothing(make_trainer: Callable[..., Trainer]) -> None:
+    weights = []
+    for callbacks in ([], [GradientFidelity(4)]):
+        module, data = make("markov")
+        trainer = make_trainer(max_epochs=2, callbacks=callbacks)
+        trainer.fit(module, data)
+        weights.append(torch.cat([parameter.detach().flatten() for parameter in module.policy.parameters()]))
+    assert abs(trainer.callback_metrics["policy/gradient_ratio"].item() - 1) > 1e-3
+    assert torch.equal(*weights)
+
+
+def test_an_environment_whose_step_is_not_known_is_refused(make_trainer: Callable[..., Trainer]) -> None:
+    module, data = make("markov", distractors=1)
+    with pytest.raises(
+        ValueError, match="GradientFidelity needs an ExperienceDataModule whose environment is a system"
+    ):
+        make_trainer(max_epochs=1, callbacks=[GradientFidelity()]).fit(module, data)
+
+
+def test_a_module_without_a_policy_is_refused(make_trainer: Callable[..., Trainer]) -> None:
+    module, data = make("markov")
+    with pytest.raises(
+        ValueError, match="GradientFidelity needs a module that optimises a policy, got WorldModelModule"
+    ):
+        make_trainer(max_epochs=1, callbacks=[GradientFidelity()]).fit(WorldModelModule(module.world_model), data)
