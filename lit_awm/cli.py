@@ -17,6 +17,7 @@ COMMANDS = {  # and the module of lit_awm.commands that runs them
     "oracle": "oracle",
     "gradients": "gradients",
     "landscape": "landscape",
+    "reproduce": "reproduce",
 }
 USAGE = """usage: lit-awm COMMAND [options]
 
@@ -30,6 +31,7 @@ commands:
   oracle     find the best controls of an environment, knowing its dynamics
   gradients  measure policy gradients through every family of world models
   landscape  draw the return around a policy, in every family of world models
+  reproduce  run the studies behind the claims
 
   lit-awm fit --config cancer_treatment               run a recipe
   lit-awm fit --config cancer_treatment --seed_everything 1 --trainer.max_epochs 5

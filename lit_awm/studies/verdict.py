@@ -1,0 +1,33 @@
+"""What a study comes to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.figure import Figure
+
+
+@dataclass
+class Verdict:
+    """What a study measured, and whether its claim holds.
+
+    Attributes:
+        name: Name of the study.
+        claim: The claim, with its source.
+        holds: Whether it holds, by the numbers in ``rows``.
+        because: The numbers that decide.
+        rows: All that was measured.
+        figure: The figure.
+    """
+
+    name: str
+    claim: str
+    holds: bool
+    because: str
+    rows: list[dict[str, Any]]
+    figure: Figure
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all but the figure in plain types, for JSON."""
+        return {"name": self.name, "claim": self.claim, "holds": self.holds, "because": self.because, "rows": self.rows}
