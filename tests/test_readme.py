@@ -32,7 +32,9 @@ def test_the_command_lines_parse(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("trainer: {max_epochs: 3}\n")
-    commands = re.findall(r"(?:^|`)lit-awm ((?:fit|oracle) .*?)(?:  #.*|`.*)?$", PAGES[page], flags=re.MULTILINE)
+    commands = re.findall(
+        r"(?:^|`)lit-awm ((?:fit|oracle|gradients|landscape) .*?)(?:  #.*|`.*)?$", PAGES[page], flags=re.MULTILINE
+    )
     assert len(commands) >= 4
     for command in commands:
         arguments = [word for word in shlex.split(command) if word != "--print_config"]
@@ -41,10 +43,11 @@ def test_the_command_lines_parse(
             with pytest.raises(SystemExit) as stop:
                 main([*arguments, "--print_config"])
             assert stop.value.code == 0, command
-        else:  # all else is in order if the number of starts is what is complained about
+        else:  # all else is in order if a number of 0 is what is complained about
+            number = "starts" if arguments[0] == "oracle" else "states"
             with pytest.raises(SystemExit):
-                main([*arguments, "--starts", "0"])
-            assert "starts must be at least 1, got 0" in capsys.readouterr().err, command
+                main([*arguments, f"--{number}", "0"])
+            assert f"{number} must be at least 1, got 0" in capsys.readouterr().err, command
 
 
 def test_every_figure_is_there() -> None:
