@@ -16,8 +16,8 @@ import yaml
 
 from lit_awm.analysis.shooting import Shooting
 from lit_awm.cli import main, recipes, resolve_recipes
-from lit_awm.commands import training
 from lit_awm.envs import SYSTEMS, load_optimum
+from lit_awm.recipes import CONFIG_KEY, FAMILIES, build, options_of
 
 SMALL = [
     *("--trainer.max_epochs", "2"),
@@ -187,34 +187,27 @@ def test_a_run_resumes_from_its_checkpoint_under_the_options_that_are_given(caps
     again = torch.load("runs/bear_populations/version_1/checkpoints/last.ckpt", weights_only=True)
     assert again["epoch"] == 2
     assert again["ExperienceDataModule"]["env_steps"] == 200
-    config = yaml.safe_load(again[training.CONFIG_KEY])
+    config = yaml.safe_load(again[CONFIG_KEY])
     assert config["trainer"]["max_epochs"] == 3
 
 
 def test_overrides_reach_what_refers_to_them(capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--config", "cancer_treatment", "--data.episode_length", "40", "--seed_everything", "7"]
     assert printed_config(capsys, *options)["data"]["init_args"]["episode_length"] == 40
-    module, data = instantiated(*options)
+    module, data = build(list(options))
     assert module.policy.imagination_horizon == 40
     assert module.policy.world_model.max_horizon == 40
     assert module.world_model.world_model.clock_step == pytest.approx(0.05)
     assert data.seed == 7
 
 
-def instantiated(*arguments: str) -> tuple[Any, Any]:
-    """Return the module and the data that ``fit`` would train, without training."""
-    seen: list[Any] = []
-
-    class Stop(training.AwmCLI):
-        def _run_subcommand(self, subcommand: str) -> None:
-            seen.append((self.model, self.datamodule))
-
-    original, training.AwmCLI = training.AwmCLI, Stop  # type: ignore[misc]
-    try:
-        run("fit", *arguments)
-    finally:
-        training.AwmCLI = original  # type: ignore[misc]
-    return seen[0]
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_is_swapped_by_options_for_any_length(family: str) -> None:
+    module, data = build(["--data.episode_length=150", *options_of(family, 150)])
+    model = module.world_model.world_model
+    assert model.max_horizon is None or model.max_horizon == 150
+    assert family == "actions" or type(model).__name__.lower().startswith(family.split("_")[0])
+    assert data.env.episode_length == 150
 
 
 def test_later_configs_win_over_earlier_ones(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,12 +12,16 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lit_awm.callbacks import HorizonCurriculum
+from lit_awm.callbacks import AdaptiveHorizon, HorizonCurriculum
 from lit_awm.data import ExperienceDataModule
 from lit_awm.models import ActionsWorldModel, CausalTransformer, DeterministicPolicy
 from lit_awm.modules import AlternatingModule, CosineRestarts, MuonAdam, PolicyModule, WorldModelModule
 
 PASSES, WORLD_MODEL_UPDATES, POLICY_UPDATES = 3, 3, 3
+SCHEDULES: dict[str, Callable[[], Callback]] = {
+    "curriculum": lambda: HorizonCurriculum(4, 2),
+    "adaptive": lambda: AdaptiveHorizon(2, threshold=1e-6, every=2),
+}
 
 
 class Tape(Callback):
@@ -36,7 +40,7 @@ class Tape(Callback):
 
 
 def fit(
-    make_trainer: Callable[..., Trainer], seed: int, checkpoint: Path | None, *callbacks: Callback
+    make_trainer: Callable[..., Trainer], seed: int, checkpoint: Path | None, schedule: str, *callbacks: Callback
 ) -> tuple[Any, Tape]:
     torch.manual_seed(seed)
     tape = Tape()
@@ -71,28 +75,34 @@ def fit(
         clock_step=data.clock_step,
     )
     trainer = make_trainer(
-        max_epochs=PASSES, enable_checkpointing=True, callbacks=[tape, HorizonCurriculum(4, 2), *callbacks]
+        max_epochs=PASSES, enable_checkpointing=True, callbacks=[tape, SCHEDULES[schedule](), *callbacks]
     )
     trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
     return module, tape
 
 
+@pytest.fixture(params=SCHEDULES)
+def schedule(request: pytest.FixtureRequest) -> str:
+    """What changes the horizon during the run."""
+    return request.param
+
+
 @pytest.fixture
-def whole_run(make_trainer: Callable[..., Trainer], tmp_path: Path) -> tuple[Any, Tape, dict[int, Path]]:
+def whole_run(make_trainer: Callable[..., Trainer], tmp_path: Path, schedule: str) -> tuple[Any, Tape, dict[int, Path]]:
     every_step = ModelCheckpoint(tmp_path / "checkpoints", "{step}", save_top_k=-1, every_n_train_steps=1)
-    module, tape = fit(make_trainer, 0, None, every_step)
+    module, tape = fit(make_trainer, 0, None, schedule, every_step)
     files = {int(path.stem.split("=")[1]): path for path in (tmp_path / "checkpoints").glob("*.ckpt")}
     return module, tape, files
 
 
 def test_a_run_resumed_from_any_step_is_equal_to_the_bit(
-    whole_run: tuple[Any, Tape, dict[int, Path]], make_trainer: Callable[..., Trainer]
+    whole_run: tuple[Any, Tape, dict[int, Path]], make_trainer: Callable[..., Trainer], schedule: str
 ) -> None:
     module, whole, files = whole_run
     assert len(whole.losses) == PASSES * (WORLD_MODEL_UPDATES + POLICY_UPDATES)
     assert len({horizon for _, _, horizon in whole.losses.values()}) > 1
     for step in range(1, len(whole.losses)):
-        resumed, tape = fit(make_trainer, 999, files[step])
+        resumed, tape = fit(make_trainer, 999, files[step], schedule)
         assert tape.losses == {key: value for key, value in whole.losses.items() if key > step}, f"from step {step}"
         assert {key for key in whole.costs if key > step} <= set(tape.costs)
         assert all(whole.costs[key] == cost for key, cost in tape.costs.items())

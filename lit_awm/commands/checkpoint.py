@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import torch
 import yaml
 
-from lit_awm.commands.training import CONFIG_KEY, make_cli
 from lit_awm.data import ExperienceDataModule
 from lit_awm.modules import AlternatingModule, PolicyModule
+from lit_awm.recipes import CONFIG_KEY, make_cli
 
 
 class Run(NamedTuple):

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from lit_awm.analysis import Subject, draw_landscape, random_direction
 from lit_awm.analysis.figures import landscape_figure
-from lit_awm.commands.subjects import FAMILIES, make_parser, parse_list, prepare
+from lit_awm.commands.subjects import FITTED_FAMILIES, make_parser, parse_list, prepare
 
 
 def main(arguments: list[str]) -> int:
@@ -19,7 +19,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--horizon", type=int, default=100, help="steps to imagine (default: 100)")
     parser.add_argument("--resolution", type=int, default=21, help="points in each direction, odd (default: 21)")
     options, recipe = parser.parse_known_args(arguments)
-    options.families = parse_list(parser, options.families, "families", list(FAMILIES))
+    options.families = parse_list(parser, options.families, "families", FITTED_FAMILIES)
     if options.horizon < 1:
         parser.error(f"horizon must be at least 1, got {options.horizon}.")
     try:

@@ -33,7 +33,8 @@ def main(arguments: list[str]) -> int:
         if not options.json:
             word = "holds" if verdict.holds else "does not hold"
             print(f"{name}: {word} ({result['time_s']} s)\n  claim   {verdict.claim}")  # noqa: T201
-            print(f"  because {verdict.because}\n  figure  {options.out / name}.png\n")  # noqa: T201
+            because = verdict.because.replace("; ", "\n          ")
+            print(f"  because {because}\n  figure  {options.out / name}.png\n")  # noqa: T201
     if options.json:
         print(json.dumps({"studies": results}))  # noqa: T201
     return 0

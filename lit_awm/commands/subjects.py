@@ -10,31 +10,20 @@ from typing import Any, NamedTuple
 
 import torch
 import yaml
-from lightning.pytorch import Trainer
 from torch import Tensor
 from torchrl.envs import TransformedEnv
 
 from lit_awm.analysis import Setting, Subject
 from lit_awm.checks import did_you_mean
 from lit_awm.commands.checkpoint import load_run
-from lit_awm.commands.training import make_cli
 from lit_awm.data import ExperienceDataModule
 from lit_awm.envs import KnownReward, KnownStep, make_env
 from lit_awm.envs.factory import describe_options, make_system
 from lit_awm.models import Policy, SimulatorWorldModel, WorldModel
 from lit_awm.modules import AlternatingModule
+from lit_awm.recipes import FAMILIES, build, make_trainer, options_of
 
-MODELS = "--model.world_model=lit_awm.models."
-BACKBONE = "--model.world_model.backbone=lit_awm.models."
-FAMILIES: dict[str, list[str]] = {  # what each one changes in the recipe
-    "actions": [f"{MODELS}ActionsWorldModel"],
-    "actions_gru": [f"{MODELS}ActionsWorldModel", f"{BACKBONE}RecurrentBackbone"],
-    "actions_state_space": [f"{MODELS}ActionsWorldModel", f"{BACKBONE}StateSpaceBackbone"],
-    "actions_attention": [f"{MODELS}ActionsWorldModel", f"{BACKBONE}AttentionBackbone"],
-    "history": [f"{MODELS}HistoryWorldModel"],
-    "history_cut": [f"{MODELS}HistoryWorldModel", "--model.world_model.cut_paths=true"],
-    "markov": [f"{MODELS}MarkovWorldModel"],
-}
+FITTED_FAMILIES = [family for family in FAMILIES if family != "simulator"]  # which is always there, as the truth
 DEFAULT_FAMILIES = "actions,actions_gru,history,history_cut,markov"
 
 
@@ -58,7 +47,7 @@ def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--families",
         default=DEFAULT_FAMILIES,
-        help=f"which to compare, of {', '.join(FAMILIES)} (default: {DEFAULT_FAMILIES})",
+        help=f"which to compare, of {', '.join(FITTED_FAMILIES)} (default: {DEFAULT_FAMILIES})",
     )
     parser.add_argument("--states", type=int, default=16, help="number of initial states (default: 16)")
     parser.add_argument(
@@ -104,27 +93,14 @@ def prepare(options: argparse.Namespace, recipe: list[str], horizons: list[int])
         raise ValueError(f"states must be at least 1, got {options.states}.")
     if options.ckpt is not None:
         return _from_checkpoint(options, recipe, horizons)
-    if not any(word.startswith(("--config", "-c")) for word in recipe):
-        from lit_awm.cli import resolve_recipes
-
-        recipe = resolve_recipes(["--config=common", *recipe])
-    module, data = _build(recipe)
+    _, data = build(recipe)
     env_options = _options_of_length(data, max(horizons))
     stretched = [*recipe, f"--data.episode_length={max(horizons)}", f"--data.env_options={yaml.safe_dump(env_options)}"]
     subjects, policy = [], None
-    families = options.families
-    for family in families:
-        module, data = _build([*stretched, *FAMILIES[family]])
+    for family in options.families:
+        module, data = build([*stretched, *options_of(family, max(horizons))])
         fresh = copy.deepcopy(module.world_model.world_model)
-        trainer = Trainer(
-            max_epochs=1,
-            accelerator="cpu",
-            logger=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            enable_progress_bar=not options.json,
-        )
-        trainer.fit(module.world_model, data)
+        make_trainer(progress=not options.json).fit(module.world_model, data)
         fitted = module.world_model.world_model
         scalers = {name: value for name, value in fitted.state_dict().items() if "scaler" in name}
         fresh.load_state_dict(scalers, strict=False)
@@ -134,17 +110,6 @@ def prepare(options: argparse.Namespace, recipe: list[str], horizons: list[int])
         subjects += [Subject(family, True, fitted), Subject(family, False, fresh)]
     assert policy is not None
     return _examine(options, subjects, policy, data, env_options, horizons, module.policy.policy_input_gradient)
-
-
-def _build(arguments: list[str]) -> tuple[AlternatingModule, ExperienceDataModule]:
-    cli = make_cli([*arguments, "--trainer.logger=false", "--trainer.accelerator=cpu"], run=False)
-    module, data = cli.model, cli.datamodule
-    if not isinstance(data, ExperienceDataModule) or not isinstance(module, AlternatingModule):
-        raise ValueError(
-            "the recipe must have an AlternatingModule and an ExperienceDataModule, got "
-            f"{type(module).__name__} and {type(data).__name__}."
-        )
-    return module, data
 
 
 def _options_of_length(data: ExperienceDataModule, length: int) -> dict[str, Any]:

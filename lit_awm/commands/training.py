@@ -2,90 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-import warnings
-from typing import Any
 
-import jsonargparse
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-
-CONFIG_KEY = "lit_awm_config"
-
-
-class SaveConfig(SaveConfigCallback):
-    """Save the recipe beside the log, in the log, and in every checkpoint, so that a checkpoint explains itself."""
-
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if trainer.logger is not None:
-            trainer.logger.log_hyperparams({"config": self._dump()})
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint[CONFIG_KEY] = self._dump()
-
-    def _dump(self) -> str:
-        return self.parser.dump(self.config, skip_none=False)
-
-
-class AwmCLI(LightningCLI):
-    """Lightning's command line with the sizes of models linked to the data."""
-
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """Return the methods of the trainer that are commands, and which of their arguments are not options."""
-        shared = {"model", "dataloaders", "datamodule"}
-        return {"fit": shared | {"train_dataloaders", "val_dataloaders"}, "validate": shared}
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        for name in ("state_dim", "action_dim", "known_reward_fn", "known_step_fn", "clock_step"):
-            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
-
-    def before_instantiate_classes(self) -> None:
-        if self.subcommand is not None and self.config[self.subcommand].weights_only is None:
-            self.config[self.subcommand].weights_only = True  # never run code from a checkpoint unless asked to
-
-    def instantiate_classes(self) -> None:
-        """Build model, data and trainer; what they find wrong is an error of usage."""
-        try:
-            super().instantiate_classes()
-        except (ValueError, MisconfigurationException) as error:
-            self.parser.error(str(_first_cause(error)))
-
-
-def _first_cause(error: BaseException) -> BaseException:
-    """Return the error that was raised first; jsonargparse wraps it in a list of everything else that it tried."""
-    while isinstance(cause := error.__cause__ or error.__context__, ValueError):
-        error = cause
-    return error
-
-
-def make_cli(arguments: dict[str, Any] | list[str] | None, run: bool) -> AwmCLI:
-    """Parse arguments, or ``sys.argv``, and build model, data and trainer; run the subcommand if asked to."""
-    _quieten()
-    jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
-    return AwmCLI(
-        LightningModule,
-        LightningDataModule,
-        args=arguments,
-        run=run,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        auto_configure_optimizers=False,
-        save_config_callback=SaveConfig,
-        save_config_kwargs={"overwrite": True, "config_filename": "lit_awm_config.yaml"},
-        seed_everything_default=0,
-        parser_kwargs={"parser_mode": "omegaconf+"},
-    )
-
-
-def _quieten() -> None:
-    logging.getLogger("torchrl").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*intended to run from within Python.*")
-    warnings.filterwarnings("ignore", message=".*pre-optimization state.*")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+from lit_awm.recipes import make_cli
 
 
 def main(arguments: list[str]) -> int:

@@ -2,10 +2,17 @@
 
 from collections.abc import Callable
 
-from lit_awm.studies.equivalence import equivalence
-from lit_awm.studies.growth import growth
+from lit_awm.studies import choice, detachment, equivalence, growth, horizon
 from lit_awm.studies.verdict import Verdict
 
-STUDIES: dict[str, Callable[[bool], Verdict]] = {"equivalence": equivalence, "growth": growth}
+STUDIES: dict[str, Callable[[bool], Verdict]] = {
+    "equivalence": equivalence.equivalence,
+    "growth": growth.growth,
+    "chaos": choice.chaos,
+    "contact": choice.contact,
+    "credit": choice.credit,
+    "horizon": horizon.horizon,
+    "detachment": detachment.detachment,
+}
 
-__all__ = ["STUDIES", "Verdict", "equivalence", "growth"]
+__all__ = ["STUDIES", "Verdict"]

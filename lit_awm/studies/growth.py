@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
-from tqdm import tqdm
 
-from lit_awm.analysis import fit_growth, measure_gradients
+from lit_awm.analysis import Growth, fit_growth, measure_gradients
+from lit_awm.envs import KnownReward
+from lit_awm.envs.factory import make_system
+from lit_awm.imagination import imagine
 from lit_awm.models import (
     ActionsWorldModel,
     AttentionBackbone,
@@ -19,51 +23,96 @@ from lit_awm.models import (
     DeterministicPolicy,
     HistoryWorldModel,
     MarkovWorldModel,
+    Policy,
     WorldModel,
 )
+from lit_awm.studies.fitting import fit_world_model
+from lit_awm.studies.jobs import Row, run_jobs
 from lit_awm.studies.verdict import Verdict
 
 STATE_DIM, ACTION_DIM = 4, 2
 HIGHEST_POWER = 3.0
-ETA = 2.0  # by how much a step of the models that are fed back stretches, at the origin
+ETA = 2.0  # by how much a step of the random models that are fed back stretches, at the origin
+PENDULUM: dict[str, Any] = {"dt": 0.1, "substeps": 2}
+STARTS, REACH = 32, 0.8  # random actions to measure at, and their range
+FED_BACK, DIRECT = ("markov", "history"), ("actions", "actions_attention")
+FITTED = ("simulator", *FED_BACK, *DIRECT)
+
+
+class Job(NamedTuple):
+    """Measure one model: a random one, or one that is fitted by so many updates to a double pendulum."""
+
+    family: str
+    seed: int
+    horizons: tuple[int, ...]
+    updates: int
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the model is fitted."""
+        return self.updates > 0
 
 
 def growth(quick: bool = False) -> Verdict:
-    """Measure the policy gradient through random models of each family against the horizon, and fit its growth."""
-    horizons = [5, 10, 20, 40, 80] if quick else [5, 10, 20, 50, 100, 200, 300, 400, 500]
-    rows: list[dict[str, Any]] = []
-    for seed in tqdm(range(3 if quick else 10), "seeds", leave=False):
-        for family, make in FAMILIES.items():
-            torch.manual_seed(seed)
-            model = make(max(horizons)).double().requires_grad_(False)
-            policy = DeterministicPolicy(STATE_DIM, ACTION_DIM, 16).double()
-            initial = torch.randn(4, STATE_DIM, dtype=torch.float64)
-            measured = measure_gradients(model, policy, initial, horizons)
-            norms = [gradients.norm for gradients in measured]
-            fit = fit_growth(horizons, norms)
-            assert fit is not None
-            eta = _step_norm(model, initial) if family in FED_BACK else None
-            for horizon, norm in zip(horizons, norms, strict=True):
-                rows.append(
-                    {"seed": seed, "family": family, "horizon": horizon, "norm": norm, "eta": eta, **fit._asdict()}
-                )
-    summary = {family: _summary(rows, family) for family in FAMILIES}
-    fed_back = all(summary[family]["exponential"] > 0.5 and summary[family]["rate"] > 1 for family in FED_BACK)
-    direct = all(summary[family]["power"] <= HIGHEST_POWER for family in DIRECT)
+    """Measure the policy gradient through random and fitted models against the horizon, and fit its growth."""
+    longest, seeds, updates, fits = (150, 3, 600, 2) if quick else (500, 10, 3000, 5)
+    horizons = tuple(h for h in (5, 10, 20, 50, 100, 200, 300, 400, 500) if h <= longest)
+    within = tuple(range(10, min(longest, 250) + 1, 10))
+    jobs = [Job(family, seed, within, updates) for family in FITTED for seed in range(fits)]
+    jobs += [Job(family, seed, horizons, 0) for family in RANDOM for seed in range(seeds)]
+    rows = [row for job in run_jobs(measure, jobs, "growth") for row in job["rows"]]
+    fits_of = {kind: _fits([row for row in rows if row["models"] == kind]) for kind in ("fitted", "random")}
+    fed_back = all(fits_of["fitted"][family].winner == "exponential" for family in FED_BACK)
+    stretched = all(fits_of["fitted"][family].rate > 1 for family in FED_BACK)
+    direct = all(fits[family].power <= HIGHEST_POWER for fits in fits_of.values() for family in DIRECT)
     because = "; ".join(
-        f"{family}: exponential wins in {each['exponential']:.0%} of seeds, median {each['rate']:.3g}^H or "
-        f"H^{each['power']:.2g}"
-        for family, each in summary.items()
+        f"{kind} {family} {fit.winner}, {fit.rate:.3f}^H or H^{fit.power:.2f}"
+        for kind, fits in fits_of.items()
+        for family, fit in fits.items()
     )
     return Verdict(
         "growth",
-        "Policy gradients grow like O(eta^H) through Markovian and history models and at most like O(H^3) through "
-        "actions models with attention (Ma et al., 2024, arXiv:2402.05290)",
-        fed_back and direct,
+        "Policy gradients grow exponentially with H through Markovian and history models of a chaotic system, and at "
+        "most like H^3 through actions models with attention, fitted or random (Ma et al., 2024, arXiv:2402.05290)",
+        fed_back and stretched and direct,
         because,
         rows,
-        _figure(rows, horizons),
+        _figure(rows),
     )
+
+
+def measure(job: Job) -> Row:
+    """Return for each horizon the norm of the policy gradient, the geometric mean over random starts."""
+    torch.manual_seed(job.seed)
+    if job.is_fitted:
+        model, policy, initial, noise, reward_fns = _fit(job)
+    else:
+        model = RANDOM[job.family](max(job.horizons)).double().requires_grad_(False)
+        policy = DeterministicPolicy(STATE_DIM, ACTION_DIM, 16).double()
+        initial, noise, reward_fns = torch.randn(STARTS, STATE_DIM, dtype=torch.float64), None, None
+    measured = measure_gradients(model, policy, initial, job.horizons, reward_fns=reward_fns, action_noise=noise)
+    norms = [gradients.policy.norm(dim=1).log().mean().exp().item() for gradients in measured]
+    eta = None
+    if job.family in FED_BACK:
+        imagined = imagine(model, policy, initial, max(job.horizons), method="sequential", action_noise=noise)
+        eta = _eta(model, imagined.states[:, :-1], imagined.actions)
+    same = {"models": "fitted" if job.is_fitted else "random", "family": job.family, "seed": job.seed, "eta": eta}
+    return {"rows": [{"horizon": h, "norm": norm, **same} for h, norm in zip(job.horizons, norms, strict=True)]}
+
+
+def _fit(job: Job) -> tuple[WorldModel, Policy, Tensor, Tensor, dict[int, KnownReward]]:
+    """Fit a family to a double pendulum; return what is needed to measure it at random releases."""
+    length = max(job.horizons)
+    model, module, data = fit_world_model(
+        job.family, "double_pendulum", PENDULUM, length, episodes=256, updates=job.updates, seed=job.seed
+    )
+    module.policy.adopt_statistics()
+    generator = torch.Generator().manual_seed(0)
+    noise = REACH * (2 * torch.rand(STARTS, length, data.action_dim, generator=generator, dtype=torch.float64) - 1)
+    tasks = {h: make_system("double_pendulum", episode_length=h, **PENDULUM) for h in job.horizons}
+    reward_fns = {h: KnownReward(data.env, task).double() for h, task in tasks.items()}
+    initial = data.draw_initial_states(STARTS).double()
+    return model.double(), module.policy.policy.double(), initial, noise, reward_fns
 
 
 def _stretching(model: MarkovWorldModel | HistoryWorldModel) -> WorldModel:
@@ -71,11 +120,11 @@ def _stretching(model: MarkovWorldModel | HistoryWorldModel) -> WorldModel:
     layer: torch.nn.Module = model.head if isinstance(model, HistoryWorldModel) else [*model.networks[0].children()][-1]
     assert isinstance(layer, torch.nn.Linear)
     with torch.no_grad():
-        layer.weight *= ETA / _step_norm(model, torch.zeros(1, STATE_DIM, dtype=layer.weight.dtype))
+        layer.weight *= ETA / _eta(model, torch.zeros(1, 1, STATE_DIM), torch.zeros(1, 1, ACTION_DIM))
     return model
 
 
-FAMILIES: dict[str, Callable[[int], WorldModel]] = {
+RANDOM: dict[str, Callable[[int], WorldModel]] = {
     "markov": lambda horizon: _stretching(MarkovWorldModel(STATE_DIM, ACTION_DIM, 64, 1, predicts="state")),
     "history": lambda horizon: _stretching(
         HistoryWorldModel(STATE_DIM, ACTION_DIM, CausalTransformer(32, 1, 1, horizon), "state")
@@ -83,46 +132,68 @@ FAMILIES: dict[str, Callable[[int], WorldModel]] = {
     "actions": lambda horizon: ActionsWorldModel(STATE_DIM, ACTION_DIM, CausalTransformer(32, 1, 1, horizon)),
     "actions_attention": lambda horizon: ActionsWorldModel(STATE_DIM, ACTION_DIM, AttentionBackbone(32, horizon)),
 }
-FED_BACK, DIRECT = ("markov", "history"), ("actions", "actions_attention")
 
 
-def _step_norm(model: WorldModel, states: Tensor) -> float:
-    """Return ``eta``: the largest spectral norm of the Jacobian of a step."""
+def _eta(model: WorldModel, states: Tensor, actions: Tensor) -> float:
+    """Return the most by which a step stretches, in standard units, along trajectories.
 
-    def step(state: Tensor) -> Tensor:
-        return model.step(model.start(state[None], 1), state.new_zeros(1, ACTION_DIM))[1][0]
+    It is the largest spectral norm of the Jacobian of a predicted state with respect to the one before, over up to 32
+    steps of the trajectories ``(B, T, S)`` and ``(B, T, A)``; a clock is left out.
+    """
+    scale, size = model.state_scaler.scale, states.shape[-1] - (model.clock_step is not None)
+    norms: list[float] = []
+    last = states.shape[1] - 1
+    for t, index in product(sorted({min(1 + last * part // 8, last) for part in range(8)}), range(min(4, len(states)))):
 
-    jacobians = [torch.func.jacrev(step)(state) for state in states]
-    return max(torch.linalg.matrix_norm(jacobian, 2).item() for jacobian in jacobians)
+        def step(state: Tensor, t: int = t, index: int = index) -> Tensor:
+            history = torch.cat([states[index, :t], state[None]])
+            return model(history[None], actions[index, None, : t + 1]).state[0, -1] / scale
+
+        jacobian = torch.func.jacrev(step)(states[index, t]) * scale
+        norms.append(torch.linalg.matrix_norm(jacobian[:size, :size], 2).item())
+    return max(norms)
 
 
-def _summary(rows: list[dict[str, Any]], family: str) -> dict[str, float]:
-    fits = list({row["seed"]: row for row in rows if row["family"] == family}.values())
-    wins = [fit["exponential_error"] < fit["polynomial_error"] for fit in fits]
-    return {
-        "exponential": sum(wins) / len(wins),
-        "rate": median(fit["rate"] for fit in fits),
-        "power": median(fit["power"] for fit in fits),
-    }
+def _fits(rows: list[Row]) -> dict[str, Growth]:
+    """Return for each family how the median over the seeds grows."""
+    fits = {}
+    for family in dict.fromkeys(row["family"] for row in rows):
+        fit = fit_growth(*_medians(rows, family))
+        assert fit is not None
+        fits[family] = fit
+    return fits
 
 
-def _figure(rows: list[dict[str, Any]], horizons: list[int]) -> Figure:
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.add_subplot()
-    for index, family in enumerate(FAMILIES):
-        norms = [
-            median(row["norm"] for row in rows if row["family"] == family and row["horizon"] == h) for h in horizons
-        ]
-        axes.plot(horizons, norms, "o-", color=f"C{index}", label=family)
-        if family == "markov":
+def _medians(rows: list[Row], family: str) -> tuple[list[int], list[float]]:
+    """Return the horizons of a family, and for each the norm that is the median over the seeds."""
+    chosen = [row for row in rows if row["family"] == family]
+    horizons = sorted({row["horizon"] for row in chosen})
+    return horizons, [median(row["norm"] for row in chosen if row["horizon"] == h) for h in horizons]
+
+
+def _figure(rows: list[Row]) -> Figure:
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _draw(left, [row for row in rows if row["models"] == "fitted"], "fitted to a double pendulum")
+    _draw(right, [row for row in rows if row["models"] == "random"], "random")
+    left.set_ylabel("norm of the policy gradient, median over seeds")
+    return figure
+
+
+def _draw(axes: Axes, rows: list[Row], title: str) -> None:
+    for index, family in enumerate(FITTED):
+        horizons, norms = _medians(rows, family)
+        if not horizons:
+            continue
+        axes.plot(horizons, norms, "o-", markersize=3, color=f"C{index}", label=family)
+        if family in FED_BACK:
             eta = median(row["eta"] for row in rows if row["family"] == family)
             bound = [min(norms[0] * eta ** (h - horizons[0]), 1e300) for h in horizons]
             axes.plot(horizons, bound, ":", color=f"C{index}", label=f"eta^H, eta = {eta:.2f}")
         if family == "actions":
             cubic = [norms[0] * (h / horizons[0]) ** HIGHEST_POWER for h in horizons]
             axes.plot(horizons, cubic, ":", color=f"C{index}", label="H^3")
-    axes.set(xlabel="horizon H", ylabel="norm of the policy gradient", xscale="log", yscale="log")
-    axes.set_title("random models, median over seeds")
+    norms = [row["norm"] for row in rows]
+    axes.set(xlabel="horizon H", xscale="log", yscale="log", title=title, ylim=(min(norms) / 3, max(norms) * 30))
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
-    return figure
