@@ -21,10 +21,13 @@ class AdaptiveHorizon(Callback):
     or more, the horizon grows by ``growth``, to the module's own at most; trajectories that do not differ have no
     variance and let it grow. If the norm is not finite, or more than ``explosion`` times that of the measurement
     before, the horizon shrinks by ``growth``, to ``start`` at least. Logged as ``policy/imagination_horizon`` and
-    ``policy/gradient_snr``. A resumed run goes on with the horizon it had.
+    ``policy/horizon_snr``. A resumed run goes on with the horizon it had.
+
+    What is measured is the gradient of the sum of imagined rewards: an entropy bonus, a discount and a bootstrap are
+    left out.
 
     Args:
-        start: First and least horizon, at least 1.
+        start: Least horizon, at least 1; the first measurement, before the first update, is made with it.
         threshold: Signal-to-noise ratio, positive, from which on the horizon grows.
         growth: Factor above 1.
         explosion: Factor above 1 by which the norm may grow from one measurement to the next.
@@ -58,6 +61,8 @@ class AdaptiveHorizon(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         module = policy_module(pl_module, type(self).__name__)
+        assert self.full is not None
+        self.horizon = min(self.horizon, self.full)  # a resumed run may have been given a shorter one
         module.imagination_horizon = self.horizon
         is_for_policy = ("phase" not in batch.keys()) or batch["phase"] == "policy"
         if not is_for_policy:
@@ -76,7 +81,7 @@ class AdaptiveHorizon(Callback):
                 )
             module.imagination_horizon = self.adapt(measured[0])
             if measured[0].signal_to_noise is not None:
-                pl_module.log("policy/gradient_snr", measured[0].signal_to_noise, batch_size=1)
+                pl_module.log("policy/horizon_snr", measured[0].signal_to_noise, batch_size=1)
         pl_module.log("policy/imagination_horizon", float(module.imagination_horizon), batch_size=1)
 
     def adapt(self, measured: Gradients) -> int:

@@ -19,7 +19,9 @@ class GradientFidelity(Callback):
 
     It logs ``policy/gradient_cosine``, ``policy/gradient_ratio`` (norm over that of the true one) and, where initial
     states differ, ``policy/gradient_snr`` (norm of the mean over the root of the total variance over initial states).
-    The horizon is the module's own at the time. The random numbers of training are left alone.
+    The horizon is the module's own at the time; a reward that the world model was given is that of the simulator too.
+    What is compared is the gradient of the sum of imagined rewards, without noise on the actions: an entropy bonus, a
+    discount and a bootstrap are left out. The random numbers of training are left alone.
 
     Args:
         states: Number of initial states, drawn once from the environment; 1 is enough where all are the same.
@@ -42,8 +44,8 @@ class GradientFidelity(Callback):
                 "GradientFidelity needs an ExperienceDataModule whose environment is a system of the testbed, observed "
                 f"with a clock and without noise or distractors, got {type(data).__name__}. Leave the callback out."
             )
-        policy_module(pl_module, type(self).__name__)
-        self._simulator = SimulatorWorldModel(data.state_dim, data.action_dim, data.known_step_fn)
+        reward_fn = policy_module(pl_module, type(self).__name__).world_model.reward_fn
+        self._simulator = SimulatorWorldModel(data.state_dim, data.action_dim, data.known_step_fn, reward_fn=reward_fn)
         self._initial = data.draw_initial_states(self.states)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -53,7 +55,9 @@ class GradientFidelity(Callback):
         assert self._simulator is not None
         assert self._initial is not None
         initial, simulator = self._initial.to(module.device), self._simulator.to(module.device)
-        with torch.enable_grad(), torch.inference_mode(False), torch.random.fork_rng():
+        # cuDNN does not differentiate recurrent networks in evaluation mode, which is that of a validation.
+        without_cudnn = torch.backends.cudnn.flags(enabled=False)
+        with torch.enable_grad(), torch.inference_mode(False), torch.random.fork_rng(), without_cudnn:
             measured = []
             for world_model in (module.world_model, simulator):
                 torch.manual_seed(0)  # a stochastic policy meets the same noise in both

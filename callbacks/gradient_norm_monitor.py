@@ -21,18 +21,26 @@ class GradientNormMonitor(Callback):
 
     Args:
         layers: Whether to log the norm of each group of layers too, as ``PHASE/grad_norm/GROUP``; a group is a direct
-            child of the world model, the policy or the bootstrap, for example ``policy/grad_norm/network``.
+            child of the world model or the policy, for example ``policy/grad_norm/network``, or the bootstrap.
         positions: Into how many parts, equal but for rounding, to divide the imagined trajectory; the norm of the
             gradient with respect to the actions of each is logged as ``policy/action_grad_norm/PART``, from 1, the
             beginning. 0 logs none.
 
     Raises:
-        ValueError: If ``positions`` is no whole number from 0 on.
+        ValueError: If ``positions`` is no whole number from 0 on; or, when training starts, if it is above 0 and the
+            module splits its batches, so that no trajectory's gradient is there as a whole.
     """
 
     def __init__(self, layers: bool = False, positions: int = 0) -> None:
         check_count(0, positions=positions)
         self.layers, self.positions = layers, positions
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self.positions and getattr(pl_module, "accumulate", 1) > 1:
+            raise ValueError(
+                f"positions must be 0 where a batch is split into parts, got {self.positions} with accumulate "
+                f"{pl_module.accumulate}. Set `accumulate: 1`, or leave `positions` out."
+            )
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer

@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_awm.callbacks.policy_module import policy_module
-from lit_awm.checks import check_at_least, check_count
+from lit_awm.checks import check_count
 
 
 class HorizonCurriculum(Callback):
@@ -26,7 +26,7 @@ class HorizonCurriculum(Callback):
     """
 
     def __init__(self, start: int, epochs: int, steps: int | None = None) -> None:
-        check_at_least(1, start=start, epochs=epochs)
+        check_count(start=start, epochs=epochs)
         if steps is not None:
             check_count(steps=steps)
         self.start, self.epochs, self.steps = start, epochs, steps
@@ -43,10 +43,10 @@ class HorizonCurriculum(Callback):
     def horizon(self, epoch: int) -> int:
         """Return the horizon of an epoch."""
         assert self.full is not None
-        progress = min(epoch / self.epochs, 1.0)
+        done, parts = min(epoch, self.epochs), self.epochs
         if self.steps is not None:
-            progress = int(progress * self.steps) / self.steps
-        return self.start + int((self.full - self.start) * progress)
+            done, parts = done * self.steps // self.epochs, self.steps
+        return self.start + (self.full - self.start) * done // parts
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         # Not at the start of an epoch: Lightning skips that hook when it resumes within one.

@@ -90,6 +90,8 @@ def imagine(
 ) -> Imagined:
     """Let the policy act in the world model for ``horizon`` steps.
 
+    Where the state has a clock (``clock_step``), steps after the end of the episode earn nothing.
+
     Args:
         world_model: Any family for ``"sequential"``; for the others one that reads no state but the first.
         policy: The policy; a stochastic one samples with new noise.
@@ -129,14 +131,23 @@ def imagine(
     noise = initial_state.new_empty(shape).normal_() if policy.is_stochastic else None
     act = _Actor(policy, noise, action_noise, action_gradient)
     if method == "sequential":
-        return _unroll(world_model, act, initial_state, horizon, policy_input_gradient)
+        imagined = _unroll(world_model, act, initial_state, horizon, policy_input_gradient)
+        return _without_rewards_after_the_end(world_model, imagined)
     if previous_states is None:
         with torch.no_grad():
             previous_states = _unroll(world_model, act, initial_state, horizon, 0.0).states
     states = torch.cat([initial_state.unsqueeze(1), previous_states[:, 1:horizon].detach()], dim=1)
     actions = act(states, slice(None))
     prediction = world_model(states, actions)
-    return Imagined(torch.cat([states[:, :1], prediction.state], dim=1), actions, prediction.reward)
+    imagined = Imagined(torch.cat([states[:, :1], prediction.state], dim=1), actions, prediction.reward)
+    return _without_rewards_after_the_end(world_model, imagined)
+
+
+def _without_rewards_after_the_end(world_model: WorldModel, imagined: Imagined) -> Imagined:
+    if world_model.clock_step is None:
+        return imagined
+    ended = world_model.has_ended(imagined.states[:, :-1])
+    return imagined._replace(rewards=imagined.rewards.masked_fill(ended, 0))
 
 
 class _Actor(NamedTuple):

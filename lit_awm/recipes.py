@@ -7,13 +7,14 @@ import warnings
 from typing import Any
 
 import jsonargparse
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from lit_awm.cli import COMMON, resolve_recipes
 from lit_awm.data import ExperienceDataModule
-from lit_awm.modules import AlternatingModule
+from lit_awm.modules import AlternatingModule, WorldModelModule
 
 CONFIG_KEY = "lit_awm_config"
 MODELS = "--model.world_model=lit_awm.models."
@@ -132,14 +133,28 @@ def build(arguments: list[str]) -> tuple[AlternatingModule, ExperienceDataModule
     return module, data
 
 
-def make_trainer(max_epochs: int = 1, progress: bool = False) -> Trainer:
-    """Return a trainer on the CPU that writes nothing."""
-    return Trainer(
+def fit(
+    module: AlternatingModule | WorldModelModule,
+    data: ExperienceDataModule,
+    max_epochs: int = 1,
+    gradient_clip_val: float | None = None,
+    progress: bool = False,
+) -> Trainer:
+    """Fit on the CPU, writing nothing, and return the trainer.
+
+    The experience depends on the seed of ``data`` alone, not on what was drawn to make the module: all families meet
+    the same random episodes.
+    """
+    torch.manual_seed(data.seed)
+    trainer = Trainer(
         max_epochs=max_epochs,
         accelerator="cpu",
+        gradient_clip_val=gradient_clip_val,
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=progress,
         num_sanity_val_steps=0,
     )
+    trainer.fit(module, data)
+    return trainer

@@ -17,7 +17,7 @@ import yaml
 from lit_awm.analysis.shooting import Shooting
 from lit_awm.cli import main, recipes, resolve_recipes
 from lit_awm.envs import SYSTEMS, load_optimum
-from lit_awm.recipes import CONFIG_KEY, FAMILIES, build, options_of
+from lit_awm.recipes import CONFIG_KEY, FAMILIES, build, fit, options_of
 
 SMALL = [
     *("--trainer.max_epochs", "2"),
@@ -201,12 +201,36 @@ def test_overrides_reach_what_refers_to_them(capsys: pytest.CaptureFixture[str])
     assert data.seed == 7
 
 
+SWAPS = {
+    "actions": ("ActionsWorldModel", "CausalTransformer", False),
+    "actions_gru": ("ActionsWorldModel", "RecurrentBackbone", False),
+    "actions_state_space": ("ActionsWorldModel", "StateSpaceBackbone", False),
+    "actions_attention": ("ActionsWorldModel", "AttentionBackbone", False),
+    "history": ("HistoryWorldModel", "CausalTransformer", False),
+    "history_cut": ("HistoryWorldModel", "CausalTransformer", True),
+    "markov": ("MarkovWorldModel", None, False),
+    "simulator": ("SimulatorWorldModel", None, False),
+}
+
+
+def test_all_families_meet_the_same_random_episodes() -> None:
+    seen = []
+    for family in ("actions", "markov"):
+        module, data = build(["--data.world_model_updates=1", "--data.episode_length=20", *options_of(family, 20)])
+        fit(module.world_model, data)
+        seen.append(data.buffer[:]["action"])
+    assert torch.equal(*seen)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_is_swapped_by_options_for_any_length(family: str) -> None:
     module, data = build(["--data.episode_length=150", *options_of(family, 150)])
     model = module.world_model.world_model
+    class_name, backbone, is_cut = SWAPS[family]
+    assert type(model).__name__ == class_name
+    assert (type(model.backbone).__name__ if hasattr(model, "backbone") else None) == backbone
+    assert getattr(model, "cut_paths", False) is is_cut
     assert model.max_horizon is None or model.max_horizon == 150
-    assert family == "actions" or type(model).__name__.lower().startswith(family.split("_")[0])
     assert data.env.episode_length == 150
 
 
@@ -379,6 +403,27 @@ def test_the_gradients_of_a_checkpoint_and_its_landscape(capsys: pytest.CaptureF
     assert Path("runs/bear_populations/landscape.png").is_file()
 
 
+def test_gradients_are_measured_in_tasks_of_other_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("gymnasium")
+    small = [
+        "--horizons",
+        "2,3,5",
+        "--states",
+        "2",
+        "--families",
+        "markov",
+        "--data.world_model_updates",
+        "1",
+        "--json",
+    ]
+    options = ["--data.env", "gym/Pendulum-v1", "--model.known_reward", "false", *small]
+    assert run("gradients", *options) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert {row["family"] for row in first["rows"]} == {"markov"}
+    assert run("gradients", *options) == 0
+    assert json.loads(capsys.readouterr().out) == first
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -387,6 +432,20 @@ def test_the_gradients_of_a_checkpoint_and_its_landscape(capsys: pytest.CaptureF
         (["gradients", "--horizons", "0,5"], "horizons must be at least 1, got 0"),
         (["gradients", "--states", "0"], "states must be at least 1, got 0"),
         (["gradients", "--ckpt", "no.ckpt"], "checkpoint must be a file, got 'no.ckpt'"),
+        (
+            ["gradients", "--ckpt", "no.ckpt", "--families", "markov"],
+            "brings its own world model; leave out --families",
+        ),
+        (["gradients", "--ckpt", "bad.ckpt"], "checkpoint must come from `lit-awm fit`; bad.ckpt cannot be read"),
+        (["gradients", "--out", "bad.ckpt"], "out must be a folder, got the file 'bad.ckpt'"),
+        (["gradients", "--trainer.max_epochs", "9"], "leave out --trainer.max_epochs"),
+        (["gradients", "--data.env", "one_bounce", "--horizons", "50,100"], "horizon 50 makes no task of one_bounce"),
+        (["gradients", "--initial-spread", "2"], "initial_spread must be .*got 2"),
+        (
+            ["gradients", "--data.env", "gym/Pendulum-v1", "--model.known_reward=false", "--initial-spread", "0.1"],
+            "initial-spread needs a system of the testbed",
+        ),
+        (["landscape", "--resolution", "4"], "resolution must be odd and at least 3, got 4"),
         (["landscape", "--horizon", "0"], "horizon must be at least 1, got 0"),
         (["gradient"], "unknown command 'gradient'. Did you mean 'gradients'?"),
     ],
@@ -394,6 +453,7 @@ def test_the_gradients_of_a_checkpoint_and_its_landscape(capsys: pytest.CaptureF
 def test_mistakes_in_what_is_measured_are_named(
     arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    Path("bad.ckpt").write_text("no checkpoint")
     try:
         status = run(*arguments)
     except SystemExit as stop:

@@ -133,7 +133,7 @@ def test_an_actions_model_that_iterates_a_transition_has_the_markovian_gradient(
         ({"method": "replay", "policy_input_gradient": 0.5}, "needs policy_input_gradient 0, got 0.5.*'sequential'"),
         ({"method": "sequential", "policy_input_gradient": 2.0}, "policy_input_gradient must be between 0 and 1"),
         ({"method": "replay", "horizon": 13}, "max_horizon 12, got 13"),
-        ({"method": "replay", "horizon": 0}, "max_horizon 12, got 0"),
+        ({"method": "replay", "horizon": 0}, "horizon must be at least 1, got 0"),
         ({"method": "replay", "previous_states": torch.zeros(4, 11, 3)}, "previous_states are for method 'warm'"),
         ({"method": "warm", "previous_states": torch.zeros(4, 5, 3)}, "at least 10 steps, got 5"),
         ({"method": "replay", "action_noise": torch.zeros(4, 9, 2)}, r"shape \(4, 10, 2\), got \(4, 9, 2\)"),

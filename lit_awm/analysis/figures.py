@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,7 +37,8 @@ def gradient_figure(report: GradientReport, title: str) -> Figure:
                 axes.plot(*zip(*points, strict=True), _line(label), label=label, **style[label])
         axes.set(xlabel="horizon H", title=words, xscale="log", yscale="linear" if name == "cosine" else "log")
     last: Axes = panels.flat[-1]
-    for label, norms in report.by_distance.items():
+    for label, values in report.by_distance.items():
+        norms = [math.nan if value is None else value for value in values]
         last.plot(range(1, len(norms) + 1), norms, _line(label).replace("o", ""), label=label, **style[label])
     last.set(xlabel="steps to the end", title="norm of an action's gradient\n(longest horizon)", yscale="log")
     for axes in panels.flat:
@@ -62,7 +64,8 @@ def landscape_figure(landscapes: Mapping[str, Landscape], title: str) -> Figure:
         figure.colorbar(contours, ax=plane, shrink=0.8)
         plane.plot(0, 0, "w+")
         plane.set(title=label, xlabel="random direction 2", ylabel="random direction 1")
-        line.plot(steps, landscape.line.numpy())
+        if landscape.line is not None:
+            line.plot(steps, landscape.line.numpy())
         line.axvline(0, color="grey", linewidth=0.8)
         line.set(xlabel="along its policy gradient", ylabel="return")
         line.grid(alpha=0.3)

@@ -5,6 +5,7 @@ Shape legend: ``B`` initial states, ``H`` horizon, ``S`` state size, ``A`` actio
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ from torch.func import functional_call, vmap
 
 from lit_awm.imagination import cheapest_method, imagine
 from lit_awm.models import Policy, RewardFn, WorldModel
+
+ROUNDING = 100  # units of the last place, within which gradients count as equal
 
 
 class Gradients(NamedTuple):
@@ -53,8 +56,11 @@ class Gradients(NamedTuple):
 
     @property
     def signal_to_noise(self) -> float | None:
-        """``norm`` over ``deviation``; None where all initial states have the same gradient."""
-        return self.norm / self.deviation if self.deviation else None
+        """``norm`` over ``deviation``; None where all initial states have the same gradient, but for rounding."""
+        deviation, norm = self.deviation, self.norm
+        if deviation is None or deviation <= ROUNDING * torch.finfo(self.policy.dtype).eps * norm:
+            return None
+        return norm / deviation
 
     def by_distance(self) -> Tensor:
         """Return the norms ``(H,)`` of the gradients of actions, entry ``d`` that of ``d`` steps before the last.
@@ -66,6 +72,8 @@ class Gradients(NamedTuple):
     def fidelity(self, truth: Gradients) -> tuple[float, float]:
         """Return cosine and ratio of norms of the policy gradient to the true one; NaN where one of them is zero."""
         ours, theirs = self.mean.double(), truth.mean.double()
+        if ours.norm() == 0 or theirs.norm() == 0:
+            return math.nan, math.nan
         cosine = (ours / ours.norm()) @ (theirs / theirs.norm())
         return cosine.item(), (ours.norm() / theirs.norm()).item()
 

@@ -30,9 +30,6 @@ class Growth(NamedTuple):
         """``"exponential"`` or ``"polynomial"``, whichever has the smaller error; both have two parameters."""
         return "exponential" if self.exponential_error < self.polynomial_error else "polynomial"
 
-    def __str__(self) -> str:
-        return f"{self.rate:.4g}^x" if self.winner == "exponential" else f"x^{self.power:.2g}"
-
 
 def fit_growth(x: Sequence[float], values: Sequence[float]) -> Growth | None:
     """Fit both kinds of growth; None if fewer than three values are positive and finite.

@@ -27,7 +27,11 @@ class Subject(NamedTuple):
     @property
     def label(self) -> str:
         """Name of the family and, if it is, that it is fresh."""
-        return self.family if self.is_fitted else f"{self.family} (fresh)"
+        return _label(self.family, self.is_fitted)
+
+
+def _label(family: str, is_fitted: bool) -> str:
+    return family if is_fitted else f"{family} (fresh)"
 
 
 class Setting(NamedTuple):
@@ -75,7 +79,7 @@ class GradientReport:
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
-    by_distance: dict[str, list[float]] = field(default_factory=dict)
+    by_distance: dict[str, list[float | None]] = field(default_factory=dict)
     growth: dict[str, dict[str, Growth | None]] = field(default_factory=dict)
 
     def add(self, subject: Subject, measured: Sequence[Gradients], truth: Sequence[Gradients] | None) -> None:
@@ -97,15 +101,18 @@ class GradientReport:
             rows.append({"family": subject.family, "fitted": subject.is_fitted, "horizon": gradients.horizon, **finite})
         self.rows += rows
         horizons = [row["horizon"] for row in rows]
-        longest = max(measured, key=lambda gradients: gradients.horizon).by_distance().tolist()
+        longest = [
+            norm if math.isfinite(norm) else None
+            for norm in max(measured, key=lambda gradients: gradients.horizon).by_distance().tolist()
+        ]
         self.by_distance[subject.label] = longest
         self.growth[subject.label] = {
             name: fit_growth(horizons, [row[name] or 0.0 for row in rows]) for name in ("policy_norm", "state_norm")
-        } | {"distance": fit_growth(range(1, len(longest) + 1), longest)}
+        } | {"distance": fit_growth(range(1, len(longest) + 1), [norm or 0.0 for norm in longest])}
 
     def of(self, label: str) -> list[dict[str, Any]]:
         """Return the rows of a subject."""
-        return [row for row in self.rows if Subject(row["family"], row["fitted"], None).label == label]  # type: ignore[arg-type]
+        return [row for row in self.rows if _label(row["family"], row["fitted"]) == label]
 
     def as_dict(self) -> dict[str, Any]:
         """Return all of it in plain types, for JSON."""

@@ -5,6 +5,7 @@ Shape legend: ``K`` points, ``R`` resolution, ``S`` state size.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -23,12 +24,12 @@ class Landscape(NamedTuple):
     Attributes:
         steps: How far ``(R,)`` along each direction, from -1 to 1; a step of 1 is as long as the parameters are.
         plane: Returns ``(R, R)`` along two random directions, the first one in rows.
-        line: Returns ``(R,)`` along the world model's own policy gradient.
+        line: Returns ``(R,)`` along the world model's own policy gradient; None where it is zero or not finite.
     """
 
     steps: Tensor
     plane: Tensor
-    line: Tensor
+    line: Tensor | None
 
 
 def random_direction(policy: Policy, generator: torch.Generator | None = None) -> Weights:
@@ -84,7 +85,7 @@ def draw_landscape(
     )
     sizes = [parameter.numel() for parameter in policy.parameters()]
     parts = zip(policy.named_parameters(), torch.split(measured[0].mean, sizes), strict=True)
-    uphill = _as_long_as(policy, {name: part.view_as(parameter) for (name, parameter), part in parts})
+    uphill = {name: part.view_as(parameter) for (name, parameter), part in parts}
     first, second = directions
 
     def returns(moves: list[Weights]) -> Tensor:
@@ -94,7 +95,10 @@ def draw_landscape(
         returns([{name: a * first[name] + b * second[name] for name in first} for b in steps.tolist()])
         for a in steps.tolist()
     ]
-    line = returns([{name: a * uphill[name] for name in uphill} for a in steps.tolist()])
+    line = None
+    if 0 < measured[0].norm < math.inf:
+        uphill = _as_long_as(policy, uphill)
+        line = returns([{name: a * uphill[name] for name in uphill} for a in steps.tolist()])
     return Landscape(steps, torch.stack(plane), line)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +32,10 @@ def load_run(path: Path) -> Run:
     """
     if not path.is_file():
         raise ValueError(f"checkpoint must be a file, got {str(path)!r}.")
-    checkpoint = torch.load(path, weights_only=True, map_location="cpu")
+    try:
+        checkpoint = torch.load(path, weights_only=True, map_location="cpu")
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"checkpoint must come from `lit-awm fit`; {path} cannot be read as one.") from error
     if CONFIG_KEY not in checkpoint:
         raise ValueError(f"checkpoint must come from `lit-awm fit`, which stores its recipe; {path} has none.")
     config = yaml.safe_load(checkpoint[CONFIG_KEY])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lit_awm.analysis import compare_gradients
 from lit_awm.analysis.figures import gradient_figure
-from lit_awm.commands.subjects import FITTED_FAMILIES, make_parser, parse_horizons, parse_list, prepare
+from lit_awm.commands.subjects import make_parser, parse_families, parse_horizons, prepare
 
 
 def main(arguments: list[str]) -> int:
@@ -15,7 +15,7 @@ def main(arguments: list[str]) -> int:
     parser = make_parser("gradients", main.__doc__)
     parser.add_argument("--horizons", default="5,10,20,50,100", help="steps to imagine (default: 5,10,20,50,100)")
     options, recipe = parser.parse_known_args(arguments)
-    options.families = parse_list(parser, options.families, "families", FITTED_FAMILIES)
+    options.families = parse_families(parser, options)
     horizons = parse_horizons(parser, options.horizons)
     try:
         env, subjects, setting = prepare(options, recipe, horizons)

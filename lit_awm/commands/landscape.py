@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from lit_awm.analysis import Subject, draw_landscape, random_direction
 from lit_awm.analysis.figures import landscape_figure
-from lit_awm.commands.subjects import FITTED_FAMILIES, make_parser, parse_list, prepare
+from lit_awm.commands.subjects import make_parser, parse_families, prepare
 
 
 def main(arguments: list[str]) -> int:
@@ -19,9 +19,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--horizon", type=int, default=100, help="steps to imagine (default: 100)")
     parser.add_argument("--resolution", type=int, default=21, help="points in each direction, odd (default: 21)")
     options, recipe = parser.parse_known_args(arguments)
-    options.families = parse_list(parser, options.families, "families", FITTED_FAMILIES)
+    options.families = parse_families(parser, options)
     if options.horizon < 1:
         parser.error(f"horizon must be at least 1, got {options.horizon}.")
+    if options.resolution < 3 or options.resolution % 2 == 0:
+        parser.error(f"resolution must be odd and at least 3, got {options.resolution}.")
     try:
         env, subjects, setting = prepare(options, recipe, [options.horizon])
         generator = torch.Generator().manual_seed(0)
@@ -49,7 +51,8 @@ def main(arguments: list[str]) -> int:
     figure = landscape_figure(landscapes, f"{env.name}: return around the policy, {options.horizon} steps")
     figure.savefig(folder / "landscape.png", dpi=110)
     rows = {
-        label: {name: value.tolist() for name, value in each._asdict().items()} for label, each in landscapes.items()
+        label: {name: value if value is None else value.tolist() for name, value in each._asdict().items()}
+        for label, each in landscapes.items()
     }
     result = {"env": env.name, "horizon": options.horizon, "landscapes": rows}
     (folder / "landscape.json").write_text(json.dumps(result) + "\n", encoding="utf-8")

@@ -15,7 +15,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="lit-awm reproduce", description=main.__doc__)
     parser.add_argument("study", nargs="?", choices=[*STUDIES], help="which study")
     parser.add_argument("--all", action="store_true", help="all of them")
-    parser.add_argument("--quick", action="store_true", help="smaller models, fewer seeds, shorter horizons")
+    parser.add_argument("--quick", action="store_true", help="fewer seeds, systems and updates, shorter horizons")
     parser.add_argument("--out", type=Path, default=Path("runs/studies"), help="folder for figures and data")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args(arguments)

@@ -5,12 +5,11 @@ Shape legend: ``...`` any leading dimensions, ``S`` state size.
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor, nn
 
 from lit_awm.checks import check_at_least
+from lit_awm.models.perceptron import make_perceptron
 from lit_awm.models.standardizer import Standardizer
 
 
@@ -30,13 +29,9 @@ class Critic(nn.Module):
         super().__init__()
         check_at_least(1, state_dim=state_dim, hidden_dim=hidden_dim, num_layers=num_layers)
         self.state_scaler, self.value_scaler = Standardizer(state_dim), Standardizer(1)
-        layers: list[nn.Module] = []
-        for width, next_width in pairwise([state_dim] + [hidden_dim] * num_layers):
-            layers += [nn.Linear(width, next_width), nn.SiLU()]
-        output = nn.Linear(hidden_dim, 1)
-        nn.init.zeros_(output.weight)
-        nn.init.zeros_(output.bias)
-        self.network = nn.Sequential(*layers, output)
+        self.network = make_perceptron([state_dim] + [hidden_dim] * num_layers, 1)
+        for parameter in self.network[-1].parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, state: Tensor) -> Tensor:
         """Map ``(..., S)`` to the value ``(...)``, in units of reward."""

@@ -5,12 +5,11 @@ Shape legend: ``M`` members, ``B`` batch, ``H`` horizon, ``S`` state size, ``A``
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor, nn
 
 from lit_awm.checks import check_at_least
+from lit_awm.models.perceptron import make_perceptron
 from lit_awm.models.stepwise import Predicts, StepwiseWorldModel
 from lit_awm.models.world_model import Prediction, RewardFn
 
@@ -52,13 +51,7 @@ class MarkovWorldModel(StepwiseWorldModel):
         check_at_least(1, hidden_dim=hidden_dim, num_members=num_members)
         check_at_least(0, num_layers=num_layers)
         sizes = [state_dim + action_dim] + [hidden_dim] * num_layers
-        self.networks = nn.ModuleList(self._network(sizes) for _ in range(num_members))
-
-    def _network(self, sizes: list[int]) -> nn.Sequential:
-        layers: list[nn.Module] = []
-        for width, next_width in pairwise(sizes):
-            layers += [nn.Linear(width, next_width), nn.SiLU()]
-        return nn.Sequential(*layers, nn.Linear(sizes[-1], self.output_dim))
+        self.networks = nn.ModuleList(make_perceptron(sizes, self.output_dim) for _ in range(num_members))
 
     def forward(self, states: Tensor, actions: Tensor) -> Prediction:
         """Predict what follows each action, by the mean of the members; entry ``t`` reads only state and action ``t``.

@@ -6,13 +6,13 @@ Shape legend: ``...`` any leading dimensions, ``S`` state size, ``A`` action siz
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, TransformedDistribution
 from torch.distributions.transforms import TanhTransform
 
+from lit_awm.models.perceptron import make_perceptron
 from lit_awm.models.standardizer import Standardizer
 
 
@@ -134,13 +134,11 @@ class PolicyNetwork(nn.Module):
         super().__init__()
         self.register_buffer("frequencies", 2.0 ** torch.arange(num_frequencies), persistent=False)
         sizes = [in_features * (1 + 2 * num_frequencies)] + [hidden_dim] * num_layers
-        layers: list[nn.Module] = []
-        for width, next_width in pairwise(sizes):
-            layers += [nn.Linear(width, next_width), nn.SiLU()]
-        output = nn.Linear(sizes[-1], out_features)
+        self.layers = make_perceptron(sizes, out_features)
+        output = self.layers[-1]
+        assert isinstance(output, nn.Linear)
         nn.init.normal_(output.weight, std=0.01)
         nn.init.zeros_(output.bias)
-        self.layers = nn.Sequential(*layers, output)
 
     frequencies: Tensor
 

@@ -43,8 +43,13 @@ class SimulatorWorldModel(WorldModel):
         self.step_fn = step_fn
 
     def connect(self, step_fn: StepFn | None) -> None:
-        """Give the step of the environment, unless the model has one."""
+        """Give the step of the environment, unless the model has one.
+
+        Raises:
+            ValueError: If there is none to give.
+        """
         self.step_fn = step_fn if self.step_fn is None else self.step_fn
+        self._check_step()
 
     def forward(self, states: Tensor, actions: Tensor) -> Prediction:
         """Predict what follows each action; entry ``t`` reads only state and action ``t``.
@@ -66,10 +71,14 @@ class SimulatorWorldModel(WorldModel):
         return next_state, next_state, reward
 
     def _advance(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        step_fn = self._check_step()
+        next_states, rewards = step_fn(states, actions)
+        return next_states, rewards if self.reward_fn is None else self.reward_fn(states, actions, next_states)
+
+    def _check_step(self) -> StepFn:
         if self.step_fn is None:
             raise ValueError(
                 "step_fn must be given to a SimulatorWorldModel, got None. It is known where a system of the testbed "
                 "is observed with a clock and without noise or distractors; elsewhere use a model that learns."
             )
-        next_states, rewards = self.step_fn(states, actions)
-        return next_states, rewards if self.reward_fn is None else self.reward_fn(states, actions, next_states)
+        return self.step_fn

@@ -13,6 +13,7 @@ from torch import Tensor
 from lit_awm.models.standardizer import Standardizer
 from lit_awm.models.world_model import RewardFn, WorldModel
 
+LEAST_DIFFERENCE = 1e-5  # of the largest state, below which a difference in single precision may be rounding
 Predicts = Literal["difference", "state"]
 
 
@@ -56,6 +57,8 @@ class StepwiseWorldModel(WorldModel):
         super().fit_statistics(states, actions, rewards)
         if states.shape[1] > 1:
             self.difference_scaler.fit(states.diff(dim=1))
+            rounding = LEAST_DIFFERENCE * states.abs().flatten(0, 1).amax(0)
+            self.difference_scaler.scale.clamp_(min=rounding)
         else:  # no difference has been seen
             self.difference_scaler.scale.copy_(self.state_scaler.scale)
 

@@ -126,11 +126,22 @@ class WorldModel(nn.Module, ABC):
         Raises:
             ValueError: If ``horizon`` is below 1 or beyond ``max_horizon``.
         """
-        if horizon < 1 or (self.max_horizon is not None and horizon > self.max_horizon):
+        if horizon < 1:
+            raise ValueError(f"horizon must be at least 1, got {horizon}.")
+        if self.max_horizon is not None and horizon > self.max_horizon:
             raise ValueError(
                 f"horizon must be between 1 and the model's max_horizon {self.max_horizon}, got {horizon}. "
                 "Lower `imagination_horizon` and `slice_length`, or raise `max_horizon` of the world model's backbone."
             )
+
+    def has_ended(self, states: Tensor) -> Tensor:
+        """Tell in which of the states ``(..., S)`` an episode is over, ``(...)``: where the clock has reached its end.
+
+        Without a clock no episode ends.
+        """
+        if self.clock_step is None:
+            return torch.zeros_like(states[..., 0], dtype=torch.bool)
+        return states[..., -1] > 1 - self.clock_step / 2
 
     def _reward(self, outputs: Tensor, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
         """Return the known reward of a step, or the last of the ``outputs`` of a head."""

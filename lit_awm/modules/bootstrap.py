@@ -62,17 +62,22 @@ class ValueBootstrap(nn.Module):
         for network in (self.critic, self.target):
             network.state_scaler.load_state_dict(state_scaler.state_dict())
 
-    def returns(self, imagined: Imagined) -> Tensor:
-        """Return the discounted imagined returns ``(B,)`` with the value of the last state, for the policy to raise."""
-        horizon = imagined.rewards.shape[1]
-        weights = self.discount ** torch.arange(horizon + 1, device=imagined.rewards.device)
-        tail = self.target(imagined.states[:, -1])
-        return imagined.rewards @ weights[:-1].to(imagined.rewards) + weights[-1] * tail
+    def returns(self, imagined: Imagined, ended: Tensor) -> Tensor:
+        """Return the discounted imagined returns ``(B,)`` with the value of the last state, for the policy to raise.
 
-    def loss(self, imagined: Imagined) -> Tensor:
-        """Return the critic's mean squared error, in units of its first targets' spread."""
+        Args:
+            imagined: Imagined trajectories.
+            ended: Whether the episode is over in each of the states, ``(B, H + 1)``; nothing follows then.
+        """
+        horizon = imagined.rewards.shape[1]
+        weights = self.discount ** torch.arange(horizon + 1).to(imagined.rewards)
+        tail = self.target(imagined.states[:, -1]).masked_fill(ended[:, -1], 0)
+        return imagined.rewards @ weights[:-1] + weights[-1] * tail
+
+    def loss(self, imagined: Imagined, ended: Tensor) -> Tensor:
+        """Return the critic's mean squared error, in units of its first targets' spread; for what ``returns`` takes."""
         states = imagined.states.detach()
-        values = self.target(states[:, 1:]).detach()
+        values = self.target(states[:, 1:]).detach().masked_fill(ended[:, 1:], 0)
         targets = lambda_returns(imagined.rewards.detach(), values, self.discount, self.trace)
         if not self.critic.value_scaler.is_fitted:
             for network in (self.critic, self.target):

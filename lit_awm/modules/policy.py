@@ -46,8 +46,8 @@ class PolicyModule(LightningModule):
 
     Raises:
         ValueError: If the world model has no positions for ``imagination_horizon``, the arguments do not fit each
-            other (see :func:`~lit_awm.imagination.check_method`), ``action_noise`` is negative, a deterministic
-            policy is given an entropy bonus, or a fit starts with a world model that was never fitted.
+            other (see :func:`~lit_awm.imagination.check_method`), ``action_noise`` or ``entropy_weight`` is negative, a
+            deterministic policy is given an entropy bonus, or a fit starts with a world model that was never fitted.
 
     Attributes:
         action_gradient: Gradient ``(B, H, A)`` of the last loss with respect to the imagined actions, zero until it is
@@ -76,9 +76,13 @@ class PolicyModule(LightningModule):
             imagination = cheapest_method(world_model, policy, policy_input_gradient)
         check_method(imagination, world_model, policy, policy_input_gradient)
         check_at_least(0, action_noise=action_noise)
+        if not isinstance(entropy_weight, LinearSchedule):
+            check_at_least(0, entropy_weight=entropy_weight)
         if entropy_weight and not policy.is_stochastic:
             raise ValueError(
-                f"entropy_weight must be 0 for a deterministic policy, got {entropy_weight}. Use a TanhNormalPolicy."
+                "entropy_weight must be 0 for a deterministic policy, got "
+                f"{'a schedule' if isinstance(entropy_weight, LinearSchedule) else entropy_weight}. Use a "
+                "TanhNormalPolicy, or leave `entropy_weight` out."
             )
         self.policy, self.world_model = policy, world_model
         self.imagination_horizon, self.imagination = imagination_horizon, imagination
@@ -149,8 +153,9 @@ class PolicyModule(LightningModule):
         returns = imagined.rewards.sum(dim=1).mean()
         loss, metrics = -returns, {"return": returns.detach()}
         if self.bootstrap is not None:
-            critic_loss = self.bootstrap.loss(imagined)
-            value = self.bootstrap.returns(imagined).mean()
+            ended = self.world_model.has_ended(imagined.states)
+            critic_loss = self.bootstrap.loss(imagined, ended)
+            value = self.bootstrap.returns(imagined, ended).mean()
             loss = critic_loss - value
             metrics |= {"value": value.detach(), "critic_loss": critic_loss.detach()}
         if self.entropy_weight:

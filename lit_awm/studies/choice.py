@@ -16,9 +16,10 @@ from lit_awm.imagination import cheapest_method, imagine
 from lit_awm.models import Policy, WorldModel
 from lit_awm.studies.fitting import fit_world_model
 from lit_awm.studies.jobs import Row, run_jobs
-from lit_awm.studies.verdict import Verdict
+from lit_awm.studies.verdict import Verdict, is_better
 
 STARTS, STEPS, LEARNING_RATE = 16, 100, 0.1
+RANDOM_CHOICES = 1024
 FLOOR = 1e-9  # of what is drawn on a logarithmic scale
 COMPARED = ("simulator", "markov", "history", "actions")
 
@@ -73,14 +74,14 @@ class Job(NamedTuple):
 
 def contact(quick: bool = False) -> Verdict:
     """Ascend through a bouncing ball, known or learned."""
-    claim = "At a contact, gradient ascent through an actions model finds better actions than through the simulator"
+    claim = "At a contact, gradient ascent through an actions model finds better choices than through the simulator"
     lengths, seeds = ((10, 50), 2) if quick else ((10, 50, 100, 200), 5)
     return _study("contact", claim, CONTACT, lengths, seeds, rivals=("simulator",))
 
 
 def chaos(quick: bool = False) -> Verdict:
     """Ascend through a chaotic double pendulum, known or learned."""
-    claim = "Under chaos, gradient ascent through an actions model finds better actions than through the simulator"
+    claim = "Under chaos, gradient ascent through an actions model finds better choices than through the simulator"
     lengths, seeds = ((25, 100), 1) if quick else ((25, 50, 100, 200), 5)
     return _study("chaos", claim, CHAOS, lengths, seeds, rivals=("simulator",))
 
@@ -95,36 +96,45 @@ def credit(quick: bool = False) -> Verdict:
 def _study(name: str, claim: str, task: Task, lengths: tuple[int, ...], seeds: int, rivals: tuple[str, ...]) -> Verdict:
     jobs = [Job(task, *each) for each in product(lengths, COMPARED, range(seeds))]
     rows = run_jobs(ascend, jobs, name)
+    families = ("random", *COMPARED)
+    rows += [row | {"family": "random", "mean": row["random"]} for row in rows if row["family"] == "simulator"]
 
-    def cost(length: int, family: str) -> float:
-        return median(row["mean"] for row in rows if (row["length"], row["family"]) == (length, family))
+    def costs(length: int, family: str) -> list[float]:
+        return [row["mean"] for row in rows if (row["length"], row["family"]) == (length, family)]
 
-    longest = max(lengths)
     because = "; ".join(
-        f"mean cost at {length} steps: " + ", ".join(f"{family} {cost(length, family):.3g}" for family in COMPARED)
+        f"mean cost at {length} steps: " + ", ".join(f"{name} {_range(costs(length, name))}" for name in families)
         for length in lengths
     )
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
-    for index, family in enumerate(COMPARED):
+    for index, family in enumerate(families):
         means = [(row["length"], max(row["mean"], FLOOR)) for row in rows if row["family"] == family]
         axes.plot(*zip(*means, strict=True), ".", color=f"C{index}")
-        axes.plot(lengths, [max(cost(n, family), FLOOR) for n in lengths], color=f"C{index}", label=family)
+        axes.plot(lengths, [max(median(costs(n, family)), FLOOR) for n in lengths], color=f"C{index}", label=family)
     axes.set(xlabel="steps of an episode", ylabel="true cost, mean over starts", yscale="log", title=name)
     axes.legend()
-    holds = all(cost(longest, "actions") < cost(longest, rival) for rival in rivals)
+    longest = max(lengths)
+    holds = all(is_better(costs(longest, "actions"), costs(longest, rival)) for rival in ("random", *rivals))
     return Verdict(name, f"{claim} (Ma et al., 2024, arXiv:2402.05290)", holds, because, rows, figure)
 
 
+def _range(costs: list[float]) -> str:
+    return f"{median(costs):.3g}" + (f" ({min(costs):.3g} to {max(costs):.3g})" if len(costs) > 1 else "")
+
+
 def ascend(job: Job) -> Row:
-    """Return the true costs of the choices that gradient ascent through a world model ends in."""
+    """Return the true costs of the choices that gradient ascent through a world model ends in, and of random ones."""
     task = job.task
-    model, _, data = fit_world_model(
+    model, data = fit_world_model(
         job.family, task.env, task.env_options, job.length, task.episodes, task.updates, job.seed, task.known_reward
     )
     choices = _ascend(model, data, job.seed)
     costs = _true_costs(choices, data)
-    return {"family": job.family, "length": job.length, "seed": job.seed, "mean": mean(costs), "costs": costs}
+    spread = 2 * torch.rand(RANDOM_CHOICES, data.action_dim, generator=torch.Generator().manual_seed(job.seed)) - 1
+    random = mean(_true_costs(spread, data))
+    same = {"family": job.family, "length": job.length, "seed": job.seed, "random": random}
+    return {**same, "mean": mean(costs), "costs": costs}
 
 
 def _ascend(model: WorldModel, data: ExperienceDataModule, seed: int) -> Tensor:

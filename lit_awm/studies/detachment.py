@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from lit_awm.analysis import measure_gradients
-from lit_awm.recipes import build, make_trainer, options_of
+from lit_awm.recipes import build, fit, options_of
 from lit_awm.studies.jobs import Row, run_jobs
 from lit_awm.studies.verdict import Verdict
 
@@ -68,12 +68,12 @@ def optimise(job: Job) -> Row:
             f"--seed_everything={job.seed}",
             f"--data.env={job.system}",
             f"--data.episode_length={length}",
+            "--data.world_model_updates=1",  # nothing is to be fitted
             f"--data.policy_updates={job.updates}",
             f"--model.policy_module.policy_input_gradient={job.beta}",
             *options_of("simulator", length),
         ]
     )
-    trainer = make_trainer()
     initial = data.draw_initial_states(1)
 
     def cosine() -> float:
@@ -85,8 +85,7 @@ def optimise(job: Job) -> Row:
         return detached.fidelity(full)[0]
 
     cosine_fresh = cosine()
-    trainer.fit(module, data)
-    regret = trainer.callback_metrics["eval/regret"].item()
+    regret = fit(module, data).callback_metrics["eval/regret"].item()
     return {**job._asdict(), "regret": regret, "cosine_fresh": cosine_fresh, "cosine_trained": cosine()}
 
 

@@ -6,8 +6,7 @@ from typing import Any
 
 from lit_awm.data import ExperienceDataModule
 from lit_awm.models import WorldModel
-from lit_awm.modules import AlternatingModule
-from lit_awm.recipes import build, make_trainer, options_of
+from lit_awm.recipes import build, fit, options_of
 
 UPDATES = {"markov": 5, "simulator": 0}  # times those of the others: as many as take the same time
 
@@ -21,7 +20,7 @@ def fit_world_model(
     updates: int,
     seed: int,
     known_reward: bool = True,
-) -> tuple[WorldModel, AlternatingModule, ExperienceDataModule]:
+) -> tuple[WorldModel, ExperienceDataModule]:
     """Fit a family by the common recipe to episodes whose every action is random and independent of the others.
 
     Args:
@@ -35,7 +34,7 @@ def fit_world_model(
         known_reward: Whether the model is given the reward instead of learning it.
 
     Returns:
-        The world model, its module and the data.
+        The world model and the data.
     """
     updates *= UPDATES.get(family, 1)
     module, data = build(
@@ -54,5 +53,5 @@ def fit_world_model(
         ]
     )
     if updates:
-        make_trainer().fit(module.world_model, data)
-    return module.world_model.world_model.requires_grad_(False), module, data
+        fit(module.world_model, data, gradient_clip_val=module.gradient_clip_val)
+    return module.world_model.world_model.requires_grad_(False), data

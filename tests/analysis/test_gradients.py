@@ -179,7 +179,18 @@ def test_one_initial_state_has_no_variance(linear_policy: LinearPolicy, states: 
 def test_fidelity_to_a_gradient_of_zero_is_not_a_number() -> None:
     some = Gradients(1, torch.zeros(2), torch.ones(2, 3), torch.ones(2, 1, 1), None)
     none = some._replace(policy=torch.zeros(2, 3))
-    assert all(math.isnan(value) or math.isinf(value) for value in some.fidelity(none))
+    assert all(math.isnan(value) for value in some.fidelity(none))
+    assert all(math.isnan(value) for value in none.fidelity(some))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equal_initial_states_have_no_signal_to_noise_whatever_the_rounding(dtype: torch.dtype) -> None:
+    policy, model = DeterministicPolicy(2, 1, 8).to(dtype), MarkovWorldModel(2, 1).to(dtype)
+    (gradients,) = measure_gradients(model, policy, torch.ones(7, 2, dtype=dtype), [20])
+    assert gradients.signal_to_noise is None
+    nearly = torch.ones(7, 2, dtype=dtype) + 1e-2 * torch.arange(7).to(dtype).unsqueeze(1)
+    (gradients,) = measure_gradients(model, policy, nearly, [20])
+    assert gradients.signal_to_noise is not None
 
 
 def test_copies_act_each_with_its_own_parameters(linear_policy: LinearPolicy, states: Tensor) -> None:

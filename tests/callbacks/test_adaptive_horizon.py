@@ -53,6 +53,15 @@ def test_a_resumed_run_goes_on_with_the_horizon_it_had() -> None:
     assert after.adapt(gradients(11.0, 0.1)) == 10  # an explosion from the norm before
 
 
+def test_a_restored_horizon_is_not_beyond_the_modules(make_trainer: Any) -> None:
+    horizons = Horizons()
+    module, data = make(horizon=5)
+    callback = AdaptiveHorizon(start=2)
+    callback.load_state_dict({"horizon": 15, "last_norm": 1.0})
+    make_trainer(max_epochs=1, callbacks=[callback, horizons]).fit(module, data)
+    assert set(horizons.seen) == {5}
+
+
 def test_trajectories_that_do_not_differ_let_it_grow_in_training(make_trainer: Any) -> None:
     horizons = Horizons()
     module, data = make()

@@ -9,18 +9,29 @@ from lightning.pytorch import Trainer
 
 from lit_awm.callbacks import GradientFidelity
 from lit_awm.data import ExperienceDataModule
-from lit_awm.models import DeterministicPolicy, MarkovWorldModel, SimulatorWorldModel
+from lit_awm.models import (
+    ActionsWorldModel,
+    DeterministicPolicy,
+    MarkovWorldModel,
+    RecurrentBackbone,
+    SimulatorWorldModel,
+)
 from lit_awm.modules import PolicyModule, WorldModelModule
 
 
-def make(world_model: str, **options: Any) -> tuple[PolicyModule, ExperienceDataModule]:
+def make(world_model: str, known_reward: bool = False, **options: Any) -> tuple[PolicyModule, ExperienceDataModule]:
     torch.manual_seed(0)
     data = ExperienceDataModule(
         "bear_populations", {"initial_spread": 0.2} | options, episode_length=8, num_envs=2, warmup_episodes=2
     )
     data.policy_updates = 3
-    models = {"simulator": SimulatorWorldModel, "markov": MarkovWorldModel}
-    model = models[world_model](data.state_dim, data.action_dim)
+    models: dict[str, Any] = {
+        "simulator": SimulatorWorldModel,
+        "markov": MarkovWorldModel,
+        "actions_gru": lambda s, a, **known: ActionsWorldModel(s, a, RecurrentBackbone(), **known),
+    }
+    reward_fn = data.known_reward_fn if known_reward else None
+    model = models[world_model](data.state_dim, data.action_dim, reward_fn=reward_fn)
     if isinstance(model, SimulatorWorldModel):
         model.connect(data.known_step_fn)
     states = data.draw_initial_states(32)
@@ -28,8 +39,10 @@ def make(world_model: str, **options: Any) -> tuple[PolicyModule, ExperienceData
     return PolicyModule(DeterministicPolicy(data.state_dim, 2), model, 8, "sequential"), data
 
 
-def test_the_simulator_itself_has_fidelity_one(make_trainer: Callable[..., Trainer]) -> None:
-    module, data = make("simulator")
+@pytest.mark.parametrize("known_reward", [False, True])
+def test_the_simulator_itself_has_fidelity_one(known_reward: bool, make_trainer: Callable[..., Trainer]) -> None:
+    """Whether its reward is the step's own or, as for models that learn, that between two observations."""
+    module, data = make("simulator", known_reward)
     trainer = make_trainer(max_epochs=1, callbacks=[GradientFidelity(4)])
     trainer.fit(module, data)
     assert trainer.callback_metrics["policy/gradient_cosine"].item() == pytest.approx(1, abs=1e-5)
@@ -46,6 +59,14 @@ def test_a_wrong_model_has_not_and_watching_changes_nothing(make_trainer: Callab
         weights.append(torch.cat([parameter.detach().flatten() for parameter in module.policy.parameters()]))
     assert abs(trainer.callback_metrics["policy/gradient_ratio"].item() - 1) > 1e-3
     assert torch.equal(*weights)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_fidelity_of_a_recurrent_model_on_a_gpu(make_trainer: Callable[..., Trainer]) -> None:
+    module, data = make("actions_gru")
+    trainer = make_trainer(max_epochs=1, accelerator="gpu", callbacks=[GradientFidelity(4)])
+    trainer.fit(module, data)
+    assert torch.isfinite(trainer.callback_metrics["policy/gradient_cosine"])
 
 
 def test_an_environment_whose_step_is_not_known_is_refused(make_trainer: Callable[..., Trainer]) -> None:

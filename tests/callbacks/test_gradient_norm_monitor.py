@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -10,8 +11,8 @@ from torch.utils.data import DataLoader
 
 from lit_awm.callbacks import GradientNormMonitor
 from lit_awm.data import ExperienceDataModule
-from lit_awm.models import ActionsWorldModel, CausalTransformer, DeterministicPolicy
-from lit_awm.modules import PolicyModule, WorldModelModule
+from lit_awm.models import ActionsWorldModel, CausalTransformer, DeterministicPolicy, MarkovWorldModel
+from lit_awm.modules import AlternatingModule, PolicyModule, WorldModelModule
 
 
 def test_the_logged_norm_is_that_of_the_unclipped_gradient(make_trainer: Callable[..., Trainer]) -> None:
@@ -56,6 +57,22 @@ def test_layer_groups_of_a_world_model_are_its_parts(make_trainer: Callable[...,
     metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
     parts = [metrics[f"world_model/grad_norm/{name}"] for name in ("encoder", "backbone", "head")]
     assert sum(part**2 for part in parts) == pytest.approx(metrics["world_model/grad_norm"] ** 2, rel=1e-5)
+
+
+def test_positions_are_refused_where_a_batch_is_split(make_trainer: Callable[..., Trainer]) -> None:
+    data = ExperienceDataModule("bioreactor", episode_length=10, num_envs=1, warmup_episodes=1)
+    module = AlternatingModule(
+        data.state_dim,
+        data.action_dim,
+        lambda s, a, **known: MarkovWorldModel(s, a, **known),
+        DeterministicPolicy,
+        policy_module=partial(PolicyModule, imagination_horizon=10, imagination="sequential"),
+        accumulate=2,
+    )
+    with pytest.raises(
+        ValueError, match="positions must be 0 where a batch is split into parts, got 3 with accumulate"
+    ):
+        make_trainer(max_epochs=1, callbacks=[GradientNormMonitor(positions=3)]).fit(module, data)
 
 
 def test_a_negative_number_of_positions_is_refused() -> None:

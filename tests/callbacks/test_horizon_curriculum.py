@@ -44,6 +44,15 @@ def test_the_horizon_may_grow_in_equal_jumps() -> None:
         HorizonCurriculum(2, 8, steps=0)
 
 
+def test_the_horizon_is_not_short_of_a_whole_step_by_rounding() -> None:
+    curriculum = HorizonCurriculum(start=1, epochs=22)
+    curriculum.full = 23
+    assert [curriculum.horizon(epoch) for epoch in range(24)] == [*range(1, 24), 23]
+    jumps = HorizonCurriculum(start=1, epochs=4, steps=10)
+    jumps.full = 91
+    assert [jumps.horizon(epoch) for epoch in range(5)] == [1, 19, 46, 64, 91]
+
+
 def test_a_start_beyond_the_modules_horizon_is_refused(make_trainer: Callable[..., Trainer]) -> None:
     module, data = make(horizon=5)
     with pytest.raises(ValueError, match="start must not exceed the policy module's imagination_horizon 5, got 6"):

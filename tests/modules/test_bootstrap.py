@@ -8,7 +8,8 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from lit_awm.imagination import Imagined
+from lit_awm.data import ExperienceDataModule
+from lit_awm.imagination import Imagined, imagine
 from lit_awm.models import DeterministicPolicy, SimulatorWorldModel
 from lit_awm.models.critic import lambda_returns
 from lit_awm.modules import PolicyModule, ValueBootstrap
@@ -83,17 +84,35 @@ def test_the_policy_learns_through_the_target_and_the_critic_from_fixed_states()
     states, rewards = torch.randn(3, 5, 1, requires_grad=True), torch.randn(3, 4, requires_grad=True)
     imagined = Imagined(states, torch.zeros(3, 4, 1), rewards)
     expected = rewards @ 0.9 ** torch.arange(4) + 0.9**4 * bootstrap.target(states[:, -1])
-    torch.testing.assert_close(bootstrap.returns(imagined), expected)
-    bootstrap.returns(imagined).sum().backward()
+    going_on = torch.zeros(3, 5, dtype=torch.bool)
+    torch.testing.assert_close(bootstrap.returns(imagined, going_on), expected)
+    bootstrap.returns(imagined, going_on).sum().backward()
     assert states.grad is not None
     assert states.grad[:, -1].ne(0).all()
     assert all(parameter.grad is None for parameter in bootstrap.parameters())
     states.grad = rewards.grad = None
-    bootstrap.loss(imagined).backward()
+    bootstrap.loss(imagined, going_on).backward()
     assert states.grad is None
     assert rewards.grad is None
     assert all(parameter.grad is not None for parameter in bootstrap.critic.parameters())
     assert all(parameter.grad is None for parameter in bootstrap.target.parameters())
+
+
+def test_nothing_follows_the_end_of_an_episode() -> None:
+    """Of eight steps that begin three before the end, only those three earn anything, the terminal cost once."""
+    data = ExperienceDataModule("one_bounce", episode_length=10, num_envs=1, warmup_episodes=1)
+    model = SimulatorWorldModel(
+        data.state_dim, data.action_dim, data.known_step_fn, reward_fn=data.known_reward_fn, clock_step=data.clock_step
+    )
+    state = torch.tensor([[0.3, 0.5, 0.4], [0.3, 0.5, -1.0]])  # position, velocity, clock: step 7, and step 0
+    imagined = imagine(model, DeterministicPolicy(3, 1), state, 8, method="sequential")
+    assert imagined.rewards[0].ne(0).tolist() == [False, False, True] + 5 * [False]
+    ended = model.has_ended(imagined.states)
+    assert ended.sum(1).tolist() == [6, 0]
+    bootstrap = ValueBootstrap(3, discount=0.9)
+    torch.nn.init.ones_(bootstrap.target.network[-1].bias)
+    earned = imagined.rewards @ 0.9 ** torch.arange(8)
+    torch.testing.assert_close(bootstrap.returns(imagined, ended), earned + torch.tensor([0.0, 0.9**8]))
 
 
 def test_the_target_follows_the_critic() -> None:
