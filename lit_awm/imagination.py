@@ -119,15 +119,8 @@ def imagine(
     """
     check_method(method, world_model, policy, policy_input_gradient)
     world_model.check_horizon(horizon)
-    if previous_states is not None and (method != "warm" or previous_states.shape[1] < horizon):
-        raise ValueError(
-            f"previous_states are for method 'warm' and at least {horizon} steps, got {previous_states.shape[1]} "
-            f"steps and method {method!r}."
-        )
     shape = (len(initial_state), horizon, policy.action_dim)
-    for name, given in (("action_noise", action_noise), ("action_gradient", action_gradient)):
-        if given is not None and given.shape != shape:
-            raise ValueError(f"{name} must have shape {shape}, got {tuple(given.shape)}.")
+    _check_shapes(shape, method, previous_states, action_noise=action_noise, action_gradient=action_gradient)
     noise = initial_state.new_empty(shape).normal_() if policy.is_stochastic else None
     act = _Actor(policy, noise, action_noise, action_gradient)
     if method == "sequential":
@@ -141,6 +134,20 @@ def imagine(
     prediction = world_model(states, actions)
     imagined = Imagined(torch.cat([states[:, :1], prediction.state], dim=1), actions, prediction.reward)
     return _without_rewards_after_the_end(world_model, imagined)
+
+
+def _check_shapes(
+    shape: tuple[int, int, int], method: str, previous_states: Tensor | None, **of_actions: Tensor | None
+) -> None:
+    horizon = shape[1]
+    if previous_states is not None and (method != "warm" or previous_states.shape[1] < horizon):
+        raise ValueError(
+            f"previous_states are for method 'warm' and at least {horizon} steps, got {previous_states.shape[1]} "
+            f"steps and method {method!r}."
+        )
+    for name, given in of_actions.items():
+        if given is not None and given.shape != shape:
+            raise ValueError(f"{name} must have shape {shape}, got {tuple(given.shape)}.")
 
 
 def _without_rewards_after_the_end(world_model: WorldModel, imagined: Imagined) -> Imagined:

@@ -33,7 +33,9 @@ def test_the_command_lines_parse(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("trainer: {max_epochs: 3}\n")
     commands = re.findall(
-        r"(?:^|`)lit-awm ((?:fit|oracle|gradients|landscape) .*?)(?:  #.*|`.*)?$", PAGES[page], flags=re.MULTILINE
+        r"(?:^|`)lit-awm ((?:fit|oracle|gradients|landscape|reproduce) .*?)(?:  #.*|`.*)?$",
+        PAGES[page],
+        flags=re.MULTILINE,
     )
     assert len(commands) >= 4
     for command in commands:
@@ -43,6 +45,10 @@ def test_the_command_lines_parse(
             with pytest.raises(SystemExit) as stop:
                 main([*arguments, "--print_config"])
             assert stop.value.code == 0, command
+        elif arguments[0] == "reproduce":
+            with pytest.raises(SystemExit):
+                main([*arguments, "--nothing"])
+            assert "unrecognized arguments: --nothing" in capsys.readouterr().err, command
         else:  # all else is in order if a number of 0 is what is complained about
             number = "starts" if arguments[0] == "oracle" else "states"
             with pytest.raises(SystemExit):

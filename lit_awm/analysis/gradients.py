@@ -155,7 +155,6 @@ def measure_gradients(
     if not horizons:
         raise ValueError("horizons must hold at least one horizon, got none.")
     copies = PolicyCopies(policy, len(initial_state))
-    weights = list(copies.weights.values())
     sink = initial_state.new_zeros(len(initial_state), max(horizons), policy.action_dim)
     method = cheapest_method(world_model, policy, policy_input_gradient)
     imagined = imagine(
@@ -169,11 +168,7 @@ def measure_gradients(
         action_gradient=sink,
     )
 
-    def differentiate(value: Tensor) -> Tensor:
-        sink.zero_()
-        gradients = torch.autograd.grad(value.sum(), weights, retain_graph=True, materialize_grads=True)
-        return torch.cat([gradient.flatten(1) for gradient in gradients], dim=1)
-
+    differentiate = _Differentiator(list(copies.weights.values()), sink)
     measured = []
     for horizon in horizons:
         rewards = imagined.rewards[:, :horizon]
@@ -182,13 +177,28 @@ def measure_gradients(
             rewards = reward_fns[horizon](states[:, :-1], actions, states[:, 1:])
         by_policy = differentiate(rewards.sum(1))
         by_actions = sink[:, :horizon].clone()
-        by_state = None
-        if state_scale is not None:
-            squares = torch.zeros_like(rewards[:, 0])
-            for component, scale in zip(imagined.states[:, horizon].unbind(-1), state_scale, strict=True):
-                if component.requires_grad:
-                    differentiate(component / scale)
-                    squares = squares + sink[:, 0].square().sum(-1)
-            by_state = squares.sqrt().detach()
+        by_state = None if state_scale is None else differentiate.norm_of(imagined.states[:, horizon] / state_scale)
         measured.append(Gradients(horizon, rewards.sum(1).detach(), by_policy, by_actions, by_state))
     return measured
+
+
+class _Differentiator(NamedTuple):
+    """Backward passes to the policies' parameters; after each, ``sink`` holds the gradient of the actions."""
+
+    weights: list[Tensor]
+    sink: Tensor
+
+    def __call__(self, value: Tensor) -> Tensor:
+        """Return the gradients ``(B, P)`` of ``(B,)``, each with respect to its own policy."""
+        self.sink.zero_()
+        gradients = torch.autograd.grad(value.sum(), self.weights, retain_graph=True, materialize_grads=True)
+        return torch.cat([gradient.flatten(1) for gradient in gradients], dim=1)
+
+    def norm_of(self, state: Tensor) -> Tensor:
+        """Return the Frobenius norm ``(B,)`` of the Jacobian of ``(B, S)`` with respect to the first action."""
+        squares = torch.zeros_like(state[:, 0])
+        for component in state.unbind(-1):
+            if component.requires_grad:
+                self(component)
+                squares = squares + self.sink[:, 0].square().sum(-1)
+        return squares.sqrt().detach()

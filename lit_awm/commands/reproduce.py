@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from pathlib import Path
 
@@ -22,6 +23,8 @@ def main(arguments: list[str]) -> int:
     if (options.study is None) != options.all:
         parser.error(f"name one study, of {', '.join(STUDIES)}, or give --all.")
     options.out.mkdir(parents=True, exist_ok=True)
+    if not options.json:
+        print(f"on the CPU, one thread for each of {os.cpu_count()} processes\n")  # noqa: T201
     results = []
     for name in STUDIES if options.all else [options.study]:
         begin = time.perf_counter()
@@ -31,10 +34,25 @@ def main(arguments: list[str]) -> int:
         verdict.figure.savefig(options.out / f"{name}.png", dpi=110)
         (options.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         if not options.json:
-            word = "holds" if verdict.holds else "does not hold"
-            print(f"{name}: {word} ({result['time_s']} s)\n  claim   {verdict.claim}")  # noqa: T201
+            print(f"{name}: {_word(verdict.holds)} ({result['time_s']} s)\n  claim   {verdict.claim}")  # noqa: T201
             because = verdict.because.replace("; ", "\n          ")
             print(f"  because {because}\n  figure  {options.out / name}.png\n")  # noqa: T201
-    if options.json:
-        print(json.dumps({"studies": results}))  # noqa: T201
+    table = options.out / "verdicts.md"
+    table.write_text(_collect(options.out), encoding="utf-8")
+    print(json.dumps({"studies": results}) if options.json else f"verdicts  {table}")  # noqa: T201
     return 0
+
+
+def _collect(folder: Path) -> str:
+    """Return a table of all studies whose results are in a folder."""
+    lines = ["| study | verdict | because | time |", "|---|---|---|---|"]
+    for path in (folder / f"{name}.json" for name in STUDIES):
+        if path.is_file():
+            study = json.loads(path.read_text(encoding="utf-8"))
+            verdict, because = _word(study["holds"]), study["because"].replace("; ", "<br>")
+            lines.append(f"| {study['name']} | {verdict} | {because} | {study['time_s']:.0f} s |")
+    return "\n".join(lines) + "\n"
+
+
+def _word(holds: bool) -> str:
+    return "holds" if holds else "does not hold"

@@ -59,8 +59,8 @@ class Task(NamedTuple):
 
 
 CONTACT = Task("one_bounce", {}, known_reward=True, episodes=256)
-CHAOS = Task("double_pendulum", {"dt": 0.04, "substeps": 1}, known_reward=False, episodes=2048, updates=1000)
-CREDIT = Task("credit_assignment", {}, known_reward=False, episodes=256)
+CHAOS = Task("double_pendulum", {"dt": 0.04, "substeps": 1}, known_reward=False, episodes=2048, updates=600)
+CREDIT = Task("credit_assignment", {}, known_reward=False, episodes=256, updates=800)
 
 
 class Job(NamedTuple):
@@ -75,7 +75,7 @@ class Job(NamedTuple):
 def contact(quick: bool = False) -> Verdict:
     """Ascend through a bouncing ball, known or learned."""
     claim = "At a contact, gradient ascent through an actions model finds better choices than through the simulator"
-    lengths, seeds = ((10, 50), 2) if quick else ((10, 50, 100, 200), 5)
+    lengths, seeds = ((10, 50), 1) if quick else ((10, 50, 100, 200), 5)
     return _study("contact", claim, CONTACT, lengths, seeds, rivals=("simulator",))
 
 
@@ -89,7 +89,7 @@ def chaos(quick: bool = False) -> Verdict:
 def credit(quick: bool = False) -> Verdict:
     """Ascend through a long wait whose rewards are noise."""
     claim = "Over a long and noisy wait, an actions model gives credit better than Markovian and history models"
-    lengths, seeds = ((20, 100), 2) if quick else ((20, 50, 100, 200, 500), 5)
+    lengths, seeds = ((20, 60), 2) if quick else ((20, 50, 100, 200, 500), 5)
     return _study("credit", claim, CREDIT, lengths, seeds, rivals=("markov", "history"))
 
 

@@ -208,6 +208,8 @@ def test_a_study_is_one_command(
     assert (study["name"], study["quick"]) == ("equivalence", True)
     assert json.loads(Path("runs/studies/equivalence.json").read_text()) == study
     assert Path("runs/studies/equivalence.png").is_file()
+    (row,) = Path("runs/studies/verdicts.md").read_text().splitlines()[2:]
+    assert row.startswith("| equivalence | holds | largest relative error ")
 
 
 @pytest.mark.parametrize("arguments", [[], ["growth", "--all"], ["grwoth"]])
