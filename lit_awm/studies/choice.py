@@ -97,13 +97,14 @@ def _study(name: str, claim: str, task: Task, lengths: tuple[int, ...], seeds: i
     jobs = [Job(task, *each) for each in product(lengths, COMPARED, range(seeds))]
     rows = run_jobs(ascend, jobs, name)
     families = ("random", *COMPARED)
-    rows += [row | {"family": "random", "mean": row["random"]} for row in rows if row["family"] == "simulator"]
+    by_chance = [row for row in rows if row["family"] == COMPARED[0]]
+    rows += [row | {"family": "random", "mean": row["random"], "costs": []} for row in by_chance]
 
     def costs(length: int, family: str) -> list[float]:
         return [row["mean"] for row in rows if (row["length"], row["family"]) == (length, family)]
 
     because = "; ".join(
-        f"mean cost at {length} steps: " + ", ".join(f"{name} {_range(costs(length, name))}" for name in families)
+        f"mean cost at {length} steps: " + ", ".join(f"{each} {_range(costs(length, each))}" for each in families)
         for length in lengths
     )
     figure = Figure(figsize=(6, 4), layout="constrained")

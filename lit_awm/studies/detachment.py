@@ -45,7 +45,7 @@ def detachment(quick: bool = False) -> Verdict:
     better = [system for system, (detached, full) in regrets.items() if full > detached + MARGIN]
     because = (
         f"worse by more than {MARGIN:.0%} of regret on {len(worse)} of {len(systems)} systems, better on "
-        f"{len(better)}; regret with beta 0, with 1, cosine of the gradients, fresh and trained: "
+        f"{len(better)}; regret with beta 0, with 1, cosine of the gradients, fresh and trained:; "
     )
     because += "; ".join(
         f"{system} {detached:.2%}, {full:.2%}, {middle(system, 1.0, 'cosine_fresh'):.2f}, "
@@ -102,6 +102,6 @@ def _figure(rows: list[dict[str, Any]], systems: tuple[str, ...]) -> Figure:
         right.plot([row["cosine_trained"] for row in chosen], [index] * len(chosen), "d", color="C3")
     left.set(xlabel="regret reached", xscale="log", yticks=range(len(systems)), yticklabels=systems)
     left.legend(fontsize="small")
-    right.set(xlabel="cosine of the two gradients (square fresh, diamond trained)", xlim=(-1.05, 1.05))
+    right.set(xlabel="cosine of the two gradients\n(square: fresh, diamond: trained)", xlim=(-1.05, 1.05))
     figure.suptitle("the bias of detaching the policy's input, in the true simulators")
     return figure
