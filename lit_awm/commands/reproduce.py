@@ -17,19 +17,26 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("study", nargs="?", choices=[*STUDIES], help="which study")
     parser.add_argument("--all", action="store_true", help="all of them")
     parser.add_argument("--quick", action="store_true", help="fewer seeds, systems and updates, shorter horizons")
+    parser.add_argument("--seeds", type=int, help="number of seeds, in place of each study's own")
     parser.add_argument("--out", type=Path, default=Path("runs/studies"), help="folder for figures and data")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args(arguments)
     if (options.study is None) != options.all:
         parser.error(f"name one study, of {', '.join(STUDIES)}, or give --all.")
+    if options.seeds is not None and options.seeds < 1:
+        parser.error(f"seeds must be at least 1, got {options.seeds}.")
     options.out.mkdir(parents=True, exist_ok=True)
     if not options.json:
         print(f"on the CPU, one thread for each of {os.cpu_count()} processes\n")  # noqa: T201
     results = []
     for name in STUDIES if options.all else [options.study]:
         begin = time.perf_counter()
-        verdict = STUDIES[name](options.quick)
-        result = verdict.as_dict() | {"quick": options.quick, "time_s": round(time.perf_counter() - begin, 1)}
+        verdict = STUDIES[name](options.quick, options.seeds)
+        result = verdict.as_dict() | {
+            "quick": options.quick,
+            "seeds": options.seeds,
+            "time_s": round(time.perf_counter() - begin, 1),
+        }
         results.append(result)
         verdict.figure.savefig(options.out / f"{name}.png", dpi=110)
         (options.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from lit_awm.studies import choice, detachment, equivalence, growth, horizon
 from lit_awm.studies.verdict import Verdict
 
-STUDIES: dict[str, Callable[[bool], Verdict]] = {
+STUDIES: dict[str, Callable[..., Verdict]] = {  # of whether to be quick, and of the number of seeds
     "equivalence": equivalence.equivalence,
     "growth": growth.growth,
     "chaos": choice.chaos,

@@ -72,25 +72,25 @@ class Job(NamedTuple):
     seed: int
 
 
-def contact(quick: bool = False) -> Verdict:
+def contact(quick: bool = False, seeds: int | None = None) -> Verdict:
     """Ascend through a bouncing ball, known or learned."""
     claim = "At a contact, gradient ascent through an actions model finds better choices than through the simulator"
-    lengths, seeds = ((10, 50), 1) if quick else ((10, 50, 100, 200), 5)
-    return _study("contact", claim, CONTACT, lengths, seeds, rivals=("simulator",))
+    lengths, own = ((10, 50), 1) if quick else ((10, 50, 100, 200), 5)
+    return _study("contact", claim, CONTACT, lengths, seeds or own, rivals=("simulator",))
 
 
-def chaos(quick: bool = False) -> Verdict:
+def chaos(quick: bool = False, seeds: int | None = None) -> Verdict:
     """Ascend through a chaotic double pendulum, known or learned."""
     claim = "Under chaos, gradient ascent through an actions model finds better choices than through the simulator"
-    lengths, seeds = ((25, 100), 1) if quick else ((25, 50, 100, 200), 5)
-    return _study("chaos", claim, CHAOS, lengths, seeds, rivals=("simulator",))
+    lengths, own = ((25, 100), 1) if quick else ((25, 50, 100, 200), 5)
+    return _study("chaos", claim, CHAOS, lengths, seeds or own, rivals=("simulator",))
 
 
-def credit(quick: bool = False) -> Verdict:
+def credit(quick: bool = False, seeds: int | None = None) -> Verdict:
     """Ascend through a long wait whose rewards are noise."""
     claim = "Over a long and noisy wait, an actions model gives credit better than Markovian and history models"
-    lengths, seeds = ((20, 60), 2) if quick else ((20, 50, 100, 200, 500), 5)
-    return _study("credit", claim, CREDIT, lengths, seeds, rivals=("markov", "history"))
+    lengths, own = ((20, 60), 2) if quick else ((20, 50, 100, 200, 500), 5)
+    return _study("credit", claim, CREDIT, lengths, seeds or own, rivals=("markov", "history"))
 
 
 def _study(name: str, claim: str, task: Task, lengths: tuple[int, ...], seeds: int, rivals: tuple[str, ...]) -> Verdict:

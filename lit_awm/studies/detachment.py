@@ -31,10 +31,12 @@ class Job(NamedTuple):
     updates: int
 
 
-def detachment(quick: bool = False) -> Verdict:
+def detachment(quick: bool = False, seeds: int | None = None) -> Verdict:
     """Optimise policies in the true simulators with beta 0 and 1, and compare the gradients and the regrets."""
-    systems, seeds, updates = (QUICK_SYSTEMS, 1, 200) if quick else (SYSTEMS, 5, 1000)
-    jobs = [Job(system, beta, seed, updates) for system in systems for seed in range(seeds) for beta in (0.0, 1.0)]
+    systems, own, updates = (QUICK_SYSTEMS, 1, 200) if quick else (SYSTEMS, 5, 1000)
+    jobs = [
+        Job(system, beta, seed, updates) for system in systems for seed in range(seeds or own) for beta in (0.0, 1.0)
+    ]
     rows = run_jobs(optimise, jobs, "detachment")
 
     def middle(system: str, beta: float, what: str) -> float:

@@ -53,13 +53,13 @@ class Job(NamedTuple):
         return self.updates > 0
 
 
-def growth(quick: bool = False) -> Verdict:
+def growth(quick: bool = False, seeds: int | None = None) -> Verdict:
     """Measure the policy gradient through random and fitted models against the horizon, and fit its growth."""
-    longest, seeds, updates, fits = (150, 3, 600, 2) if quick else (500, 10, 3000, 5)
+    longest, own, updates, fits = (150, 3, 600, 2) if quick else (500, 10, 3000, 5)
     horizons = tuple(h for h in (5, 10, 20, 50, 75, 100, 150, 250, 300, 400, 500) if h <= longest)
     within = tuple(range(10, min(longest, 250) + 1, 10))
-    jobs = [Job(family, seed, within, updates) for family in FITTED for seed in range(fits)]
-    jobs += [Job(family, seed, horizons, 0) for family in RANDOM for seed in range(seeds)]
+    jobs = [Job(family, seed, within, updates) for family in FITTED for seed in range(seeds or fits)]
+    jobs += [Job(family, seed, horizons, 0) for family in RANDOM for seed in range(seeds or own)]
     rows = [row for job in run_jobs(measure, jobs, "growth") for row in job["rows"]]
     fits_of = {kind: _fits([row for row in rows if row["models"] == kind]) for kind in ("fitted", "random")}
     explodes = all(fits_of["fitted"][family].power > HIGHEST_POWER for family in FED_BACK)

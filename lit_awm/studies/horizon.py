@@ -37,7 +37,7 @@ class Job(NamedTuple):
     updates: int
 
 
-def horizon(quick: bool = False) -> Verdict:
+def horizon(quick: bool = False, seeds: int | None = None) -> Verdict:
     """Run the common recipe with every family, at equal numbers of real steps, for episodes of several lengths.
 
     The systems are none of those on which the hyper-parameters of the recipe were chosen; these were chosen with an
@@ -45,14 +45,17 @@ def horizon(quick: bool = False) -> Verdict:
     """
     systems: tuple[str, ...] = ("van_der_pol", "predator_prey")
     lengths: tuple[int, ...] = (50, 100)
-    seeds, iterations, updates = 1, 2, 40
+    own, iterations, updates = 1, 2, 40
     if not quick:
         systems += ("bacteria", "epidemic_seirn", "harvest", "tumour")
-        lengths, seeds, iterations, updates = (50, 100, 200, 500), 3, 10, 300
+        lengths, own, iterations, updates = (50, 100, 200, 500), 3, 10, 300
     tasks = [Task(*each) for each in product(systems, lengths)]
     bounds = dict(zip(tasks, run_jobs(bound, tasks, "optima"), strict=True))
     jobs = [
-        Job(task, family, seed, iterations, updates) for task in tasks for family in COMPARED for seed in range(seeds)
+        Job(task, family, seed, iterations, updates)
+        for task in tasks
+        for family in COMPARED
+        for seed in range(seeds or own)
     ]
     rows = []
     for job, row in zip(jobs, run_jobs(learn, jobs, "horizon"), strict=True):

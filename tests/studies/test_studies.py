@@ -203,18 +203,44 @@ def test_a_study_is_one_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["reproduce", "equivalence", "--quick", "--json"]) == 0
+    assert main(["reproduce", "equivalence", "--quick", "--seeds", "2", "--json"]) == 0
     (study,) = json.loads(capsys.readouterr().out)["studies"]
-    assert (study["name"], study["quick"]) == ("equivalence", True)
+    assert (study["name"], study["quick"], study["seeds"]) == ("equivalence", True, 2)
+    assert {row["seed"] for row in study["rows"]} == {0, 1}
     assert json.loads(Path("runs/studies/equivalence.json").read_text()) == study
     assert Path("runs/studies/equivalence.png").is_file()
     (row,) = Path("runs/studies/verdicts.md").read_text().splitlines()[2:]
     assert row.startswith("| equivalence | holds | largest relative error ")
 
 
-@pytest.mark.parametrize("arguments", [[], ["growth", "--all"], ["grwoth"]])
-def test_one_study_or_all_are_asked_for(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "name one study, of equivalence, growth"),
+        (["growth", "--all"], "name one study, of equivalence, growth"),
+        (["grwoth"], "invalid choice: 'grwoth'"),
+        (["growth", "--seeds", "0"], "seeds must be at least 1, got 0"),
+    ],
+)
+def test_mistakes_are_named(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["reproduce", *arguments])
     assert stop.value.code == 2
-    assert "growth" in capsys.readouterr().err
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("study", ["growth", "chaos", "horizon", "detachment"])
+def test_every_study_takes_a_number_of_seeds(study: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = set()
+
+    def run(function: Any, jobs: Any, title: str) -> Rows:
+        if title == study:
+            seen.update(job.seed for job in jobs)
+            raise KeyboardInterrupt
+        return [{} for _ in jobs]
+
+    for module in (choice, detachment, growth, horizon):
+        monkeypatch.setattr(module, "run_jobs", run)
+    with pytest.raises(KeyboardInterrupt):
+        STUDIES[study](True, seeds=4)
+    assert seen == {0, 1, 2, 3}
