@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -40,7 +41,8 @@ def detachment(quick: bool = False, seeds: int | None = None) -> Verdict:
     rows = run_jobs(optimise, jobs, "detachment")
 
     def middle(system: str, beta: float, what: str) -> float:
-        return median(row[what] for row in rows if (row["system"], row["beta"]) == (system, beta))
+        values = [row[what] for row in rows if (row["system"], row["beta"]) == (system, beta)]
+        return median([value for value in values if value is not None] or [math.nan])
 
     regrets = {system: (middle(system, 0.0, "regret"), middle(system, 1.0, "regret")) for system in systems}
     worse = [system for system, (detached, full) in regrets.items() if detached > full + MARGIN]
@@ -78,13 +80,14 @@ def optimise(job: Job) -> Row:
     )
     initial = data.draw_initial_states(1)
 
-    def cosine() -> float:
+    def cosine() -> float | None:
         model = module.world_model.world_model
         detached, full = (
             measure_gradients(model, module.policy.policy, initial, [length], policy_input_gradient=beta)[0]
             for beta in (0.0, 1.0)
         )
-        return detached.fidelity(full)[0]
+        value = detached.fidelity(full)[0]
+        return None if math.isnan(value) else value  # where one is zero or not finite
 
     cosine_fresh = cosine()
     regret = fit(module, data).callback_metrics["eval/regret"].item()

@@ -190,7 +190,7 @@ def test_detaching_changes_the_gradient_of_a_policy_that_reads_states() -> None:
 def test_the_verdict_on_detaching_counts_systems(is_worse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     def optimise(job: detachment.Job) -> dict[str, Any]:
         regret = 0.05 if (job.beta == 0) == is_worse else 0.01
-        return {**job._asdict(), "regret": regret, "cosine_fresh": 1.0, "cosine_trained": 0.5}
+        return {**job._asdict(), "regret": regret, "cosine_fresh": None, "cosine_trained": 0.5}
 
     fake(monkeypatch, detachment, optimise=optimise)
     assert STUDIES["detachment"](True).holds is is_worse
