@@ -1,6 +1,6 @@
 """The actions world model.
 
-Shape legend: ``B`` batch, ``H`` horizon, ``S`` state size, ``A`` action size, ``D`` hidden size.
+Shape legend: ``B`` batch, ``H`` horizon, ``C`` new steps, ``S`` state size, ``A`` action size, ``D`` hidden size.
 """
 
 from __future__ import annotations
@@ -67,12 +67,8 @@ class ActionsWorldModel(WorldModel):
             ValueError: If the shapes do not fit the model, or ``H`` is beyond ``max_horizon``.
         """
         self.check_sequences(states, actions)
-        initial_state, horizon = states[:, :1], actions.shape[1]
-        outputs = self.head(self.backbone(self._tokens(initial_state.expand(-1, horizon, -1), actions)))
-        steps = torch.arange(1, horizon + 1, device=actions.device)
-        next_states = self._decode(outputs, initial_state, steps)
-        current = torch.cat([initial_state, next_states[:, :-1]], dim=1)
-        return Prediction(next_states, self._reward(outputs, current, actions, next_states))
+        _, next_states, rewards = self.extend(self.start(states[:, 0], actions.shape[1]), actions)
+        return Prediction(next_states, rewards)
 
     def start(self, state: Tensor, horizon: int) -> ActionsCarry:
         """Begin an incremental prediction of up to ``horizon`` steps from ``(B, S)``.
@@ -83,17 +79,26 @@ class ActionsWorldModel(WorldModel):
         self.check_horizon(horizon)
         return ActionsCarry(self.backbone.start(horizon), state, state, 0)
 
+    def extend(self, carry: ActionsCarry, actions: Tensor) -> tuple[ActionsCarry, Tensor, Tensor]:
+        """Take the next actions ``(B, C, A)``, one or more, in parallel; return the carry, states and rewards."""
+        initial_state, count = carry.initial_state.unsqueeze(1), actions.shape[1]
+        tokens = self._tokens(initial_state.expand(-1, count, -1), actions)
+        memory, features = self.backbone.extend(carry.memory, tokens)
+        outputs = self.head(features)
+        steps = torch.arange(carry.steps + 1, carry.steps + count + 1, device=actions.device)
+        next_states = self._decode(outputs, initial_state, steps)
+        states = torch.cat([carry.state.unsqueeze(1), next_states[:, :-1]], dim=1)
+        rewards = self._reward(outputs, states, actions, next_states)
+        return ActionsCarry(memory, carry.initial_state, next_states[:, -1], carry.steps + count), next_states, rewards
+
     def step(self, carry: ActionsCarry, action: Tensor) -> tuple[ActionsCarry, Tensor, Tensor]:
         """Take one action ``(B, A)``; return the carry, the next state ``(B, S)`` and the reward ``(B,)``."""
-        memory, features = self.backbone.step(carry.memory, self._tokens(carry.initial_state, action))
-        outputs, steps = self.head(features), carry.steps + 1
-        next_state = self._decode(outputs, carry.initial_state, steps)
-        reward = self._reward(outputs, carry.state, action, next_state)
-        return ActionsCarry(memory, carry.initial_state, next_state, steps), next_state, reward
+        carry, states, rewards = self.extend(carry, action.unsqueeze(1))
+        return carry, states[:, 0], rewards[:, 0]
 
     def _tokens(self, initial_state: Tensor, actions: Tensor) -> Tensor:
         return self.encoder(torch.cat([self.state_scaler(initial_state), self.action_scaler(actions)], dim=-1))
 
-    def _decode(self, outputs: Tensor, initial_state: Tensor, steps: Tensor | int) -> Tensor:
+    def _decode(self, outputs: Tensor, initial_state: Tensor, steps: Tensor) -> Tensor:
         state = initial_state + self.state_scaler.scale * outputs[..., : self.state_dim]
         return self._with_clock(state, initial_state[..., -1], steps)

@@ -1,17 +1,16 @@
 """Self-attention and nothing else, for the theory.
 
-Shape legend: ``B`` batch, ``H`` horizon, ``D`` hidden size.
+Shape legend: ``B`` batch, ``C`` tokens, ``D`` hidden size.
 """
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_awm.checks import check_at_least
 from lit_awm.models.backbone import Backbone
-from lit_awm.models.transformer import KeyValueCache
+from lit_awm.models.cache import KeyValueCache, attend
 
 
 class AttentionBackbone(Backbone):
@@ -34,19 +33,14 @@ class AttentionBackbone(Backbone):
         self.positions = nn.Parameter(0.02 * torch.randn(1, max_horizon, hidden_dim))
         self.query_key_value = nn.Linear(hidden_dim, 3 * hidden_dim, bias=False)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Map ``(B, H, D)`` to ``(B, H, D)`` in parallel."""
-        query, key, value = self.query_key_value(tokens + self.positions[:, : tokens.shape[1]]).chunk(3, dim=-1)
-        return F.scaled_dot_product_attention(query, key, value, is_causal=True)
-
     def start(self, horizon: int) -> KeyValueCache:
         """Begin a sequence of up to ``horizon`` tokens."""
-        return KeyValueCache(horizon, num_layers=1)
+        return KeyValueCache(horizon)
 
-    def step(self, carry: KeyValueCache, token: Tensor) -> tuple[KeyValueCache, Tensor]:
-        """Map the next token ``(B, D)`` to its features ``(B, D)``."""
-        heads = self.query_key_value(token + self.positions[0, carry.length]).view(len(token), 3, 1, 1, -1)
-        query, key_value = heads[:, 0], heads[:, 1:].transpose(0, 1)
-        key, value = carry.append(0, key_value)
-        carry.length += 1
-        return carry, F.scaled_dot_product_attention(query, key, value).flatten(1)
+    def extend(self, carry: KeyValueCache, tokens: Tensor) -> tuple[KeyValueCache, Tensor]:
+        """Map the next tokens ``(B, C, D)`` to their features ``(B, C, D)`` and add them to the cache."""
+        length = carry.length + tokens.shape[1]
+        tokens = tokens + self.positions[:, carry.length : length]
+        query, key, value = self.query_key_value(tokens).unsqueeze(1).chunk(3, dim=-1)
+        attended, memory = attend(query, key, value, carry, layer=0)
+        return KeyValueCache(carry.horizon, length, (memory,)), attended.squeeze(1)

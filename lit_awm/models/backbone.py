@@ -1,6 +1,6 @@
 """The interface of every causal backbone.
 
-Shape legend: ``B`` batch, ``H`` horizon, ``D`` hidden size.
+Shape legend: ``B`` batch, ``H`` horizon, ``C`` tokens, ``D`` hidden size.
 """
 
 from __future__ import annotations
@@ -23,13 +23,17 @@ class Backbone(nn.Module, ABC):
     max_horizon: int | None = None
 
     @abstractmethod
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Map ``(B, H, D)`` to ``(B, H, D)`` in parallel."""
-
-    @abstractmethod
     def start(self, horizon: int) -> Any:
-        """Begin a sequence of up to ``horizon`` tokens and return what it carries."""
+        """Begin a sequence of up to ``horizon`` tokens and return what it carries, a tree of tensors."""
 
     @abstractmethod
-    def step(self, carry: Any, token: Tensor) -> tuple[Any, Tensor]:
-        """Map the next token ``(B, D)`` to its features ``(B, D)``; return the carry and the features."""
+    def extend(self, carry: Any, tokens: Tensor) -> tuple[Any, Tensor]:
+        """Map the next tokens ``(B, C, D)``, one or more, to their features ``(B, C, D)`` in parallel.
+
+        Returns:
+            The carry, which replaces the one that was given, and the features.
+        """
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Map a whole sequence ``(B, H, D)`` to ``(B, H, D)`` in parallel."""
+        return self.extend(self.start(tokens.shape[1]), tokens)[1]

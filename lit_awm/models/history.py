@@ -85,8 +85,9 @@ class HistoryWorldModel(StepwiseWorldModel):
     def step(self, carry: HistoryCarry, action: Tensor) -> tuple[HistoryCarry, Tensor, Tensor]:
         """Take one action ``(B, A)``; return the carry, the next state ``(B, S)`` and the reward ``(B,)``."""
         fed_back = carry.state.detach() if self.cut_paths and not carry.is_first else carry.state
-        memory, features = self.backbone.step(carry.memory, self.encoder(self._inputs(fed_back, action)))
-        outputs = self.head(features)
+        token = self.encoder(self._inputs(fed_back, action)).unsqueeze(1)
+        memory, features = self.backbone.extend(carry.memory, token)
+        outputs = self.head(features.squeeze(1))
         next_state = self._decode(outputs, fed_back)
         reward = self._reward(outputs, carry.state, action, next_state)
         return HistoryCarry(memory, next_state, is_first=False), next_state, reward

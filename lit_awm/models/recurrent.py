@@ -1,6 +1,6 @@
 """Recurrent backbones.
 
-Shape legend: ``B`` batch, ``H`` horizon, ``D`` hidden size.
+Shape legend: ``B`` batch, ``C`` tokens, ``D`` hidden size.
 """
 
 from __future__ import annotations
@@ -36,15 +36,11 @@ class RecurrentBackbone(Backbone):
         kind = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}[cell]
         self.network = kind(hidden_dim, hidden_dim, num_layers, batch_first=True)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Map ``(B, H, D)`` to ``(B, H, D)``."""
-        return self.network(tokens)[0]
-
     def start(self, horizon: int) -> None:
         """Begin with a hidden state of zeros."""
         return
 
-    def step(self, carry: Any, token: Tensor) -> tuple[Any, Tensor]:
-        """Map the next token ``(B, D)`` to its features ``(B, D)``."""
-        features, carry = self.network(token.unsqueeze(1), carry)
-        return carry, features.squeeze(1)
+    def extend(self, carry: Any, tokens: Tensor) -> tuple[Any, Tensor]:
+        """Map the next tokens ``(B, C, D)`` to their features ``(B, C, D)``."""
+        features, carry = self.network(tokens, carry)
+        return carry, features

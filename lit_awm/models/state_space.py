@@ -1,6 +1,6 @@
 """A linear state-space backbone.
 
-Shape legend: ``B`` batch, ``H`` horizon, ``D`` hidden size.
+Shape legend: ``B`` batch, ``C`` tokens, ``D`` hidden size.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class StateSpaceLayer(nn.Module):
     """A linear recurrence ``h_t = lambda h_{t-1} + u_t`` of complex numbers, between a norm and a feed-forward network.
 
     It is diagonal and stable by construction, ``|lambda| < 1``, as in the linear recurrent unit (Orvieto et al., 2023,
-    arXiv:2303.06349). Whole sequences take ``log2(H)`` parallel passes, each of which doubles the reach of a token.
+    arXiv:2303.06349). Whole sequences take ``log2(C)`` parallel passes, each of which doubles the reach of a token.
 
     Args:
         hidden_dim: Width ``D``.
@@ -36,21 +36,19 @@ class StateSpaceLayer(nn.Module):
             nn.Linear(2 * hidden_dim, 2 * hidden_dim), nn.GELU(), nn.Linear(2 * hidden_dim, hidden_dim)
         )
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Map ``(B, H, D)`` to ``(B, H, D)`` in parallel."""
-        state, log_factor = self._input(tokens), self._log_factor()
+    def forward(self, state: Tensor | None, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Map the next tokens ``(B, C, D)`` to ``(B, C, D)`` in parallel; return the last state ``(B, D)`` and them."""
+        before, log_factor = state, self._log_factor()
+        state = self._input(tokens)
+        if before is not None:
+            first = state[:, :1] + before.unsqueeze(1) * log_factor.exp()
+            state = torch.cat([first, state[:, 1:]], dim=1)
         reach = 1
         while reach < tokens.shape[1]:
-            before = state[:, :-reach] * (reach * log_factor).exp()
-            state = torch.cat([state[:, :reach], state[:, reach:] + before], dim=1)
+            earlier = state[:, :-reach] * (reach * log_factor).exp()
+            state = torch.cat([state[:, :reach], state[:, reach:] + earlier], dim=1)
             reach *= 2
-        return self._output(tokens, state)
-
-    def step(self, state: Tensor | None, token: Tensor) -> tuple[Tensor, Tensor]:
-        """Map the next token ``(B, D)`` to its features ``(B, D)``; return the new state and the features."""
-        new = self._input(token)
-        state = new if state is None else new + state * self._log_factor().exp()
-        return state, self._output(token, state)
+        return state[:, -1], self._output(tokens, state)
 
     def _log_factor(self) -> Tensor:
         return torch.complex(-self.log_rate.exp(), self.angle)
@@ -83,21 +81,14 @@ class StateSpaceBackbone(Backbone):
         self.layers = nn.ModuleList(StateSpaceLayer(hidden_dim) for _ in range(num_layers))
         self.norm = nn.LayerNorm(hidden_dim)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Map ``(B, H, D)`` to ``(B, H, D)`` in parallel."""
-        for layer in self.layers:
-            tokens = layer(tokens)
-        return self.norm(tokens)
-
     def start(self, horizon: int) -> list[Tensor | None]:
         """Begin with states of zeros."""
         return [None] * len(self.layers)
 
-    def step(self, carry: list[Tensor | None], token: Tensor) -> tuple[list[Tensor | None], Tensor]:
-        """Map the next token ``(B, D)`` to its features ``(B, D)``."""
+    def extend(self, carry: list[Tensor | None], tokens: Tensor) -> tuple[list[Tensor | None], Tensor]:
+        """Map the next tokens ``(B, C, D)`` to their features ``(B, C, D)``."""
         states: list[Tensor | None] = []
-        for layer, state in zip(self.layers, carry, strict=True):
-            assert isinstance(layer, StateSpaceLayer)
-            state, token = layer.step(state, token)
+        for layer, before in zip(self.layers, carry, strict=True):
+            state, tokens = layer(before, tokens)
             states.append(state)
-        return states, self.norm(token)
+        return states, self.norm(tokens)

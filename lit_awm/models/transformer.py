@@ -1,44 +1,16 @@
 """A causal transformer with a parallel and an incremental form.
 
-Shape legend: ``B`` batch, ``H`` horizon, ``D`` hidden size, ``K`` heads.
+Shape legend: ``B`` batch, ``C`` tokens, ``D`` hidden size, ``K`` heads.
 """
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_awm.checks import check_at_least
 from lit_awm.models.backbone import Backbone
-
-
-class KeyValueCache:
-    """Keys and values of the tokens seen so far, for every layer.
-
-    Without gradients they are written in place into memory reserved for ``horizon`` tokens. With gradients they are
-    concatenated, since what autograd has saved must not change.
-    """
-
-    def __init__(self, horizon: int, num_layers: int) -> None:
-        self.horizon = horizon
-        self.length = 0
-        self.in_place = not torch.is_grad_enabled()
-        self._memory: list[Tensor | None] = [None] * num_layers
-
-    def append(self, layer: int, key_value: Tensor) -> Tensor:
-        """Add one token's ``(2, B, K, 1, D / K)`` to a layer and return all of its tokens so far."""
-        memory = self._memory[layer]
-        if not self.in_place:
-            memory = key_value if memory is None else torch.cat([memory, key_value], dim=3)
-            self._memory[layer] = memory
-            return memory
-        if memory is None:
-            shape = list(key_value.shape)
-            shape[3] = self.horizon
-            memory = self._memory[layer] = key_value.new_empty(shape)
-        memory[:, :, :, self.length : self.length + 1] = key_value
-        return memory[:, :, :, : self.length + 1]
+from lit_awm.models.cache import KeyValueCache, Memory, attend
 
 
 class TransformerBlock(nn.Module):
@@ -63,17 +35,14 @@ class TransformerBlock(nn.Module):
             nn.Linear(feedforward_dim, hidden_dim),
         )
 
-    def forward(self, tokens: Tensor, cache: KeyValueCache | None = None, layer: int = 0) -> Tensor:
-        """Map ``(B, H, D)`` to ``(B, H, D)``; with a cache, ``H`` is 1 and attends to all tokens before."""
+    def forward(self, tokens: Tensor, cache: KeyValueCache, layer: int) -> tuple[Tensor, Memory]:
+        """Map new tokens ``(B, C, D)`` to ``(B, C, D)``; return also the layer's memory with them in it."""
         batch, length, width = tokens.shape
         heads = self.query_key_value(self.attention_norm(tokens))
         heads = heads.view(batch, length, 3, self.num_heads, width // self.num_heads).permute(2, 0, 3, 1, 4)
-        query, key_value = heads[0], heads[1:]
-        if cache is not None:
-            key_value = cache.append(layer, key_value)
-        attended = F.scaled_dot_product_attention(query, key_value[0], key_value[1], is_causal=cache is None)
+        attended, memory = attend(heads[0], heads[1], heads[2], cache, layer)
         tokens = tokens + self.attention_out(attended.transpose(1, 2).reshape(batch, length, width))
-        return tokens + self.feedforward(tokens)
+        return tokens + self.feedforward(tokens), memory
 
 
 class CausalTransformer(Backbone):
@@ -116,21 +85,16 @@ class CausalTransformer(Backbone):
         )
         self.norm = nn.LayerNorm(hidden_dim)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Map ``(B, H, D)`` to ``(B, H, D)`` in parallel."""
-        tokens = tokens + self.positions[:, : tokens.shape[1]]
-        for block in self.blocks:
-            tokens = block(tokens)
-        return self.norm(tokens)
-
     def start(self, horizon: int) -> KeyValueCache:
         """Begin a sequence of up to ``horizon`` tokens."""
-        return KeyValueCache(horizon, len(self.blocks))
+        return KeyValueCache(horizon)
 
-    def step(self, carry: KeyValueCache, token: Tensor) -> tuple[KeyValueCache, Tensor]:
-        """Map the next token ``(B, D)`` to its features ``(B, D)`` and add it to the cache."""
-        token = (token + self.positions[:, carry.length]).unsqueeze(1)
+    def extend(self, carry: KeyValueCache, tokens: Tensor) -> tuple[KeyValueCache, Tensor]:
+        """Map the next tokens ``(B, C, D)`` to their features ``(B, C, D)`` and add them to the cache."""
+        length = carry.length + tokens.shape[1]
+        tokens = tokens + self.positions[:, carry.length : length]
+        layers = []
         for layer, block in enumerate(self.blocks):
-            token = block(token, carry, layer)
-        carry.length += 1
-        return carry, self.norm(token.squeeze(1))
+            tokens, memory = block(tokens, carry, layer)
+            layers.append(memory)
+        return KeyValueCache(carry.horizon, length, tuple(layers)), self.norm(tokens)

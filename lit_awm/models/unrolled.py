@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lit_awm.models.world_model import Prediction, WorldModel
@@ -57,12 +56,8 @@ class UnrolledWorldModel(WorldModel):
             ValueError: If the shapes do not fit the model, or ``H`` is beyond ``max_horizon``.
         """
         self.check_sequences(states, actions)
-        carry, predicted, rewards = self.start(states[:, 0], actions.shape[1]), [], []
-        for action in actions.unbind(1):
-            carry, state, reward = self.step(carry, action)
-            predicted.append(state)
-            rewards.append(reward)
-        return Prediction(torch.stack(predicted, 1), torch.stack(rewards, 1))
+        _, next_states, rewards = self.extend(self.start(states[:, 0], actions.shape[1]), actions)
+        return Prediction(next_states, rewards)
 
     def start(self, state: Tensor, horizon: int) -> Any:
         """Begin an incremental prediction of up to ``horizon`` steps from ``(B, S)``."""

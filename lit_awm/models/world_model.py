@@ -107,6 +107,21 @@ class WorldModel(nn.Module, ABC):
     def step(self, carry: Any, action: Tensor) -> tuple[Any, Tensor, Tensor]:
         """Take one action ``(B, A)``; return the carry, the next state ``(B, S)`` and the reward ``(B,)``."""
 
+    def extend(self, carry: Any, actions: Tensor) -> tuple[Any, Tensor, Tensor]:
+        """Take the next actions ``(B, C, A)``, one or more.
+
+        A model that reads no state but the first can do it in parallel; here it is step after step.
+
+        Returns:
+            The carry, the next states ``(B, C, S)`` and the rewards ``(B, C)``.
+        """
+        states, rewards = [], []
+        for action in actions.unbind(1):
+            carry, state, reward = self.step(carry, action)
+            states.append(state)
+            rewards.append(reward)
+        return carry, torch.stack(states, 1), torch.stack(rewards, 1)
+
     def check_sequences(self, states: Tensor, actions: Tensor) -> None:
         """Reject sequences that the model cannot read.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
 
 from lit_awm.models import AttentionBackbone, Backbone, CausalTransformer, RecurrentBackbone, StateSpaceBackbone
 
@@ -18,6 +19,14 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
     "state_space": lambda: StateSpaceBackbone(16, num_layers=2),
 }
 EVERY = pytest.mark.parametrize("name", BACKBONES)
+
+
+def piece_by_piece(backbone: Backbone, tokens: Tensor, sizes: list[int]) -> Tensor:
+    carry, pieces = backbone.start(tokens.shape[1]), []
+    for part in tokens.split(sizes, dim=1):
+        carry, features = backbone.extend(carry, part)
+        pieces.append(features)
+    return torch.cat(pieces, dim=1)
 
 
 @EVERY
@@ -33,17 +42,33 @@ def test_a_feature_depends_on_every_token_up_to_its_own_and_on_no_later_one(name
 
 
 @EVERY
+@pytest.mark.parametrize("sizes", [[1] * 11, [4, 1, 6], [5, 6]])
 @pytest.mark.parametrize("with_gradient", [True, False])
-def test_token_by_token_equals_parallel(name: str, with_gradient: bool) -> None:
+def test_piece_by_piece_equals_parallel(name: str, sizes: list[int], with_gradient: bool) -> None:
     backbone = BACKBONES[name]().double()
-    tokens = torch.randn(2, 11, 16, dtype=torch.float64)
-    steps = []
+    tokens = torch.randn(2, 11, 16, dtype=torch.float64, requires_grad=with_gradient)
     with torch.set_grad_enabled(with_gradient):
-        carry = backbone.start(11)
-        for token in tokens.unbind(1):
-            carry, features = backbone.step(carry, token)
-            steps.append(features)
-    torch.testing.assert_close(torch.stack(steps, 1), backbone(tokens), rtol=1e-10, atol=1e-10)
+        expected = backbone(tokens)
+        got = piece_by_piece(backbone, tokens, sizes)
+    torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
+    if with_gradient:
+        weights = torch.randn_like(expected)
+        wanted = torch.autograd.grad((expected * weights).sum(), [tokens, *backbone.parameters()])
+        gradients = torch.autograd.grad((got * weights).sum(), [tokens, *backbone.parameters()])
+        for ours, theirs in zip(gradients, wanted, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+@EVERY
+def test_a_gradient_of_some_pieces_is_right_and_can_be_taken_again(name: str) -> None:
+    backbone = BACKBONES[name]().double()
+    tokens = torch.randn(2, 11, 16, dtype=torch.float64, requires_grad=True)
+    expected, got = backbone(tokens), piece_by_piece(backbone, tokens, [3, 1, 1, 4, 2])
+    for last in (11, 4, 1, 11):
+        gradients = [
+            torch.autograd.grad(each[:, :last].sin().sum(), tokens, retain_graph=True)[0] for each in (got, expected)
+        ]
+        torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-10)
 
 
 @EVERY
@@ -60,7 +85,7 @@ def test_the_linear_recurrence_is_a_sum_with_powers_of_its_factor() -> None:
     assert factor.abs().max() < 1
     inputs = layer._input(tokens)
     state = sum(factor**distance * inputs[:, 5 - distance] for distance in range(6))
-    torch.testing.assert_close(layer(tokens)[:, 5], layer._output(tokens[:, 5], state), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(layer(None, tokens)[1][:, 5], layer._output(tokens[:, 5], state), rtol=1e-12, atol=1e-12)
 
 
 def test_the_attention_backbone_is_softmax_attention() -> None:

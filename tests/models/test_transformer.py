@@ -6,14 +6,16 @@ import torch
 from lit_awm.models import CausalTransformer
 
 
-def test_without_gradient_the_cache_is_one_block_of_memory() -> None:
-    transformer = CausalTransformer(16, 1, 4, max_horizon=7)
-    with torch.no_grad():
-        cache = transformer.start(5)
-        seen = [cache.append(0, torch.randn(2, 3, 4, 1, 4)).data_ptr()]
-        cache.length = 1
-        seen.append(cache.append(0, torch.randn(2, 3, 4, 1, 4)).data_ptr())
-    assert seen[0] == seen[1]
+@pytest.mark.parametrize("with_gradient", [True, False])
+def test_the_cache_is_one_block_of_memory_for_each_layer(with_gradient: bool) -> None:
+    transformer = CausalTransformer(16, 2, 4, max_horizon=7)
+    with torch.set_grad_enabled(with_gradient):
+        cache, places = transformer.start(5), set[tuple[int, ...]]()
+        for token in torch.randn(2, 5, 16).split(1, dim=1):
+            cache, _ = transformer.extend(cache, token)
+            places.add(tuple(memory.data_ptr() for layer in cache.layers for memory in layer))
+    assert len(places) == 1
+    assert cache.length == 5
 
 
 @pytest.mark.parametrize(
