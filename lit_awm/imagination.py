@@ -4,10 +4,13 @@ There are three methods:
 
 * ``"sequential"`` keeps the graph of every step. It serves any world model.
 * ``"replay"`` decodes the states without gradient, then recomputes all actions and all predictions in one parallel pass
-  with gradient. Where the policy's input carries no gradient this is the same gradient.
+  with gradient: the same gradient without a graph of steps.
 * ``"warm"`` is ``"replay"`` without the decoding: the policy reads given states, for example those of the gradient step
   before. This is one step of the fixed-point iteration ``s <- g(s_1, policy(s))``, of which ``k`` make the first ``k``
   states exact: an approximation until it has converged, ``"replay"`` then. Where no states are given it decodes.
+
+Where a share of the gradient passes through the states that the policy reads, ``"replay"`` and ``"warm"`` solve for it
+in the backward pass, see :mod:`lit_awm.costates`.
 
 Shape legend: ``B`` batch, ``H`` horizon, ``S`` state size, ``A`` action size.
 """
@@ -20,6 +23,8 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from lit_awm.checks import check_at_least
+from lit_awm.costates import CostateIteration, sweep
 from lit_awm.models import Policy, WorldModel
 
 Method = Literal["sequential", "replay", "warm"]
@@ -33,11 +38,18 @@ class Imagined(NamedTuple):
         states: ``(B, H + 1, S)``, from the initial state to the one after the last action.
         actions: ``(B, H, A)``.
         rewards: ``(B, H)``.
+        inputs: ``(B, H, S)``, the states that the policy has read, without gradient: the first ``H`` of ``states``, but
+            where warm imagination has not converged.
+        passes: Passes through the model, without gradient, that warm imagination refined the inputs by.
+        has_decoded: Whether the inputs were decoded, a step at a time.
     """
 
     states: Tensor
     actions: Tensor
     rewards: Tensor
+    inputs: Tensor
+    passes: int = 0
+    has_decoded: bool = False
 
 
 def check_method(method: str, world_model: WorldModel, policy: Policy, policy_input_gradient: float) -> None:
@@ -57,11 +69,6 @@ def check_method(method: str, world_model: WorldModel, policy: Policy, policy_in
             f"imagination method {method!r} needs a world model that reads no state but the first, like "
             f"ActionsWorldModel, got {type(world_model).__name__}. Use 'sequential', or another world model."
         )
-    if policy_input_gradient > 0:
-        raise ValueError(
-            f"imagination method {method!r} needs policy_input_gradient 0, got {policy_input_gradient}: it makes all "
-            "actions from states without gradient. Use 'sequential'."
-        )
     if method == "warm" and policy.is_stochastic:
         raise ValueError(
             f"imagination method 'warm' needs a deterministic policy, got {type(policy).__name__}: new noise would "
@@ -69,9 +76,9 @@ def check_method(method: str, world_model: WorldModel, policy: Policy, policy_in
         )
 
 
-def cheapest_method(world_model: WorldModel, policy: Policy, policy_input_gradient: float) -> Method:
+def cheapest_method(world_model: WorldModel, policy: Policy) -> Method:
     """Return the cheapest method that can serve a world model and a policy: warm, else replay, else sequential."""
-    if world_model.reads_later_states or policy_input_gradient > 0:
+    if world_model.reads_later_states:
         return "sequential"
     return "replay" if policy.is_stochastic else "warm"
 
@@ -85,6 +92,9 @@ def imagine(
     method: Method = "replay",
     policy_input_gradient: float = 0.0,
     previous_states: Tensor | None = None,
+    refine: int = 0,
+    tolerance: float = 0.0,
+    costates: CostateIteration | None = None,
     action_noise: Tensor | None = None,
     action_gradient: Tensor | None = None,
 ) -> Imagined:
@@ -100,6 +110,11 @@ def imagine(
         method: ``"sequential"``, ``"replay"`` or ``"warm"``, see above.
         policy_input_gradient: Share in [0, 1] of the gradient that passes through the states that the policy reads.
         previous_states: ``(B, H, S)`` or longer, the states that the policy reads if ``method`` is ``"warm"``.
+        refine: The most passes without gradient by which ``"warm"`` brings the given states nearer to what the policy
+            leads to; a pass that does not bring them nearer is followed by decoding.
+        tolerance: Largest change of a state in a pass, in standard deviations, at which refining ends.
+        costates: How to solve for the gradient through the states that the policy reads, where the method is not
+            ``"sequential"``; None for a new solver that makes it exact up to rounding.
         action_noise: ``(B, H, A)`` to be added to the policy's actions, or None. Nothing is clipped, so that noise of
             mean zero leaves the mean action where it is.
         action_gradient: ``(B, H, A)``, to which every backward pass adds the gradient with respect to the actions, as
@@ -107,7 +122,8 @@ def imagine(
 
     Raises:
         ValueError: If the method cannot serve the other arguments (see :func:`check_method`), the horizon is beyond
-            the model's, ``previous_states`` are given to another method or are too few, or ``action_noise`` or
+            the model's, ``previous_states`` are given to another method or are too few, ``refine`` or ``tolerance`` is
+            negative, or ``action_noise`` or
             ``action_gradient`` has another shape than the actions.
 
     Example:
@@ -119,21 +135,64 @@ def imagine(
     """
     check_method(method, world_model, policy, policy_input_gradient)
     world_model.check_horizon(horizon)
+    check_at_least(0, refine=refine, tolerance=tolerance)
     shape = (len(initial_state), horizon, policy.action_dim)
     _check_shapes(shape, method, previous_states, action_noise=action_noise, action_gradient=action_gradient)
     noise = initial_state.new_empty(shape).normal_() if policy.is_stochastic else None
-    act = _Actor(policy, noise, action_noise, action_gradient)
+    if costates is None and method != "sequential" and policy_input_gradient > 0:
+        costates = CostateIteration.exact(initial_state.dtype)
+    act = _Actor(policy, noise, action_noise, action_gradient, costates)
     if method == "sequential":
         imagined = _unroll(world_model, act, initial_state, horizon, policy_input_gradient)
         return _without_rewards_after_the_end(world_model, imagined)
-    if previous_states is None:
-        with torch.no_grad():
-            previous_states = _unroll(world_model, act, initial_state, horizon, 0.0).states
-    states = torch.cat([initial_state.unsqueeze(1), previous_states[:, 1:horizon].detach()], dim=1)
-    actions = act(states, slice(None))
-    prediction = world_model(states, actions)
-    imagined = Imagined(torch.cat([states[:, :1], prediction.state], dim=1), actions, prediction.reward)
+    found = _find_inputs(world_model, act, initial_state, horizon, previous_states, refine, tolerance)
+    states = torch.cat([initial_state.unsqueeze(1), found.states[:, 1:]], dim=1)
+    if policy_input_gradient > 0:
+        assert costates is not None
+        actions, predicted, rewards = sweep(world_model, act, states, policy_input_gradient, costates)
+    else:
+        actions = act(states, slice(None))
+        predicted, rewards = world_model(states, actions)
+    everything = torch.cat([states[:, :1], predicted], dim=1)
+    imagined = Imagined(everything, actions, rewards, states.detach(), found.passes, found.has_decoded)
     return _without_rewards_after_the_end(world_model, imagined)
+
+
+class _Inputs(NamedTuple):
+    """States for the policy to read ``(B, H, S)``, and how they were found."""
+
+    states: Tensor
+    passes: int
+    has_decoded: bool
+
+
+@torch.no_grad()
+def _find_inputs(
+    world_model: WorldModel,
+    act: _Actor,
+    initial_state: Tensor,
+    horizon: int,
+    previous_states: Tensor | None,
+    refine: int,
+    tolerance: float,
+) -> _Inputs:
+    """Refine the states that are given, or decode them."""
+    passes, last = 0, torch.inf
+    if previous_states is not None:
+        states = torch.cat([initial_state.unsqueeze(1), previous_states[:, 1:horizon]], dim=1)
+        while passes < refine:
+            predicted, _ = world_model(states, act(states, slice(None)))
+            new = torch.cat([states[:, :1], predicted[:, :-1]], dim=1)
+            residual = ((new - states) / world_model.state_scaler.scale).abs().amax().item()
+            states, passes = new, passes + 1
+            if not residual < last:
+                break
+            if residual <= tolerance:
+                return _Inputs(states, passes, has_decoded=False)
+            last = residual
+        else:
+            return _Inputs(states, passes, has_decoded=False)
+    return _Inputs(_unroll(world_model, act, initial_state, horizon, 0.0).states[:, :-1], passes, has_decoded=True)
 
 
 def _check_shapes(
@@ -164,6 +223,7 @@ class _Actor(NamedTuple):
     noise: Tensor | None
     action_noise: Tensor | None
     action_gradient: Tensor | None
+    costates: CostateIteration | None
 
     def __call__(self, states: Tensor, steps: int | slice) -> Tensor:
         actions = self.policy.sample(states, None if self.noise is None else self.noise[:, steps])
@@ -171,19 +231,19 @@ class _Actor(NamedTuple):
             actions = actions + self.action_noise[:, steps]
         if self.action_gradient is not None and actions.requires_grad:
             target = self.action_gradient[:, steps]
-            actions.register_hook(partial(_accumulate, target))  # type: ignore[no-untyped-call]
+            actions.register_hook(partial(self._accumulate, target))  # type: ignore[no-untyped-call]
         return actions
 
-
-def _accumulate(target: Tensor, gradient: Tensor) -> None:
-    target += gradient
+    def _accumulate(self, target: Tensor, gradient: Tensor) -> None:
+        if self.costates is None or not self.costates.is_solving:
+            target += gradient
 
 
 def _unroll(
     world_model: WorldModel, act: _Actor, state: Tensor, horizon: int, policy_input_gradient: float
 ) -> Imagined:
     carry = world_model.start(state, horizon)
-    states, actions, rewards = [state], [], []
+    states, actions, rewards = [state], list[Tensor](), list[Tensor]()
     for t in range(horizon):
         seen = state.detach()
         if policy_input_gradient > 0:
@@ -193,4 +253,5 @@ def _unroll(
         states.append(state)
         actions.append(action)
         rewards.append(reward)
-    return Imagined(torch.stack(states, 1), torch.stack(actions, 1), torch.stack(rewards, 1))
+    everything = torch.stack(states, 1)
+    return Imagined(everything, torch.stack(actions, 1), torch.stack(rewards, 1), everything[:, :-1].detach())

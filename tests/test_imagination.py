@@ -6,12 +6,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from lit_awm.costates import CostateIteration
 from lit_awm.imagination import imagine
 from lit_awm.models import (
     ActionsWorldModel,
+    AttentionBackbone,
+    Backbone,
+    CausalTransformer,
     DeterministicPolicy,
     MarkovWorldModel,
     Policy,
+    RecurrentBackbone,
+    StateSpaceBackbone,
     TanhNormalPolicy,
     UnrolledWorldModel,
 )
@@ -114,6 +120,109 @@ def test_no_gradient_passes_through_the_states_that_the_policy_reads_unless_aske
     torch.testing.assert_close(slope, expected, rtol=1e-5, atol=1e-7)
 
 
+CLOSED_LOOP = pytest.mark.parametrize("window", [None, 1, 3, 10])
+
+
+@CLOSED_LOOP
+@pytest.mark.parametrize("share", [0.3, 1.0])
+@pytest.mark.parametrize("kind", [CausalTransformer, AttentionBackbone, RecurrentBackbone, StateSpaceBackbone])
+def test_replay_with_costates_has_the_closed_loop_gradient_of_sequential(
+    policy: DeterministicPolicy, initial_state: Tensor, kind: type[Backbone], share: float, window: int | None
+) -> None:
+    model = ActionsWorldModel(3, 2, kind(16), clock_step=0.2).double()
+    model.state_scaler.load_state_dict(policy.state_scaler.state_dict())
+    initial, weights = initial_state.clone().requires_grad_(), torch.randn(4, HORIZON, 3, dtype=torch.float64)
+    noise = 0.1 * torch.randn(4, HORIZON, 2, dtype=torch.float64)
+
+    def gradients(method: Any, **options: Any) -> list[Tensor]:
+        sink = torch.zeros(4, HORIZON, 2, dtype=torch.float64)
+        same: dict[str, Any] = {"policy_input_gradient": share, "action_noise": noise, "action_gradient": sink}
+        imagined = imagine(model, policy, initial, HORIZON, method=method, **same, **options)
+        value = (imagined.states[:, 1:] * weights).sum() + imagined.rewards.sum() + imagined.actions.square().sum()
+        parameters = [initial, *policy.parameters(), *model.parameters()]
+        found = torch.autograd.grad(value, parameters, allow_unused=True)
+        return [sink, *(gradient for gradient in found if gradient is not None)]
+
+    expected = gradients("sequential")
+    got = gradients("replay", costates=CostateIteration(window))
+    assert len(got) == len(expected)
+    for ours, theirs in zip(got, expected, strict=True):
+        assert (ours - theirs).abs().max() <= 1e-10 * theirs.abs().max()
+
+
+def test_each_pass_makes_one_more_costate_exact(
+    world_model: ActionsWorldModel, policy: DeterministicPolicy, initial_state: Tensor
+) -> None:
+    solvers = [CostateIteration(max_passes=passes) for passes in range(1, HORIZON + 1)]
+    for solver in solvers:
+        options: dict[str, Any] = {"method": "replay", "policy_input_gradient": 1.0, "costates": solver}
+        policy_gradient(policy, world_model, initial_state, HORIZON, **options)
+    exact = solvers[-1].costates
+    assert exact is not None
+    for passes, solver in enumerate(solvers, 1):
+        assert solver.costates is not None
+        assert solver.passes == pytest.approx(passes)
+        torch.testing.assert_close(solver.costates[:, -passes:], exact[:, -passes:], rtol=1e-10, atol=0)
+    assert not torch.allclose(solvers[0].costates[:, :-1], exact[:, :-1], rtol=1e-3)  # type: ignore[index]
+    assert solvers[0].residual > solvers[4].residual > solvers[-1].residual
+
+
+def test_warm_states_and_costates_both_converge_at_one_pass_a_step(
+    world_model: ActionsWorldModel, policy: DeterministicPolicy, initial_state: Tensor
+) -> None:
+    options: dict[str, Any] = {"policy_input_gradient": 1.0}
+    _, exact = policy_gradient(policy, world_model, initial_state, HORIZON, method="sequential", **options)
+    solver, states = CostateIteration(max_passes=0), initial_state.unsqueeze(1).expand(-1, HORIZON + 1, -1) + 1.0
+    errors = []
+    for _ in range(2 * HORIZON):
+        policy.zero_grad()
+        imagined = imagine(
+            *(world_model, policy, initial_state, HORIZON),
+            **({"method": "warm", "previous_states": states, "costates": solver} | options),
+        )
+        imagined.rewards.sum(1).mean().backward()
+        states = imagined.states.detach()
+        gradient = torch.cat([parameter.grad.flatten() for parameter in policy.parameters()])  # type: ignore[union-attr]
+        errors.append(((gradient - exact).norm() / exact.norm()).item())
+    assert errors[0] > 1e-2
+    assert errors[-1] < 1e-10
+    assert solver.residual < 1e-10
+
+
+@pytest.mark.parametrize(("refine", "tolerance"), [(1, 0.0), (4, 0.0), (HORIZON, 1e-6), (30, 1e-6)])
+def test_refining_brings_given_states_nearer_to_the_decoded_ones(
+    world_model: ActionsWorldModel, policy: DeterministicPolicy, initial_state: Tensor, refine: int, tolerance: float
+) -> None:
+    exact = imagine(world_model, policy, initial_state, HORIZON).states[:, :-1].detach()
+    given = initial_state.unsqueeze(1).expand(-1, HORIZON, -1) + 1.0
+    options: dict[str, Any] = {"method": "warm", "refine": refine, "tolerance": tolerance}
+    imagined = imagine(world_model, policy, initial_state, HORIZON, previous_states=given, **options)
+    errors = ((imagined.inputs - exact) / world_model.state_scaler.scale).abs().amax((0, 2))
+    assert not imagined.has_decoded
+    assert errors[: imagined.passes + 1].max() < 1e-10
+    if tolerance:
+        assert errors.max() < 10 * tolerance
+        assert imagined.passes <= HORIZON
+    else:
+        assert imagined.passes == refine
+
+
+def test_where_refining_does_not_contract_it_decodes(initial_state: Tensor) -> None:
+    transition, policy = MarkovWorldModel(3, 2, num_layers=0).double(), DeterministicPolicy(3, 2, hidden_dim=8).double()
+    with torch.no_grad():
+        transition.networks[0][0].weight[:, 3:] *= 10  # type: ignore[index]  # so that actions move states far
+    for parameter in policy.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    model = UnrolledWorldModel(transition)
+    initial = initial_state - torch.tensor([100.0, 0.0, -1.0])
+    exact = imagine(model, policy, initial, HORIZON)
+    given = initial.unsqueeze(1).expand(-1, HORIZON, -1)
+    imagined = imagine(model, policy, initial, HORIZON, method="warm", previous_states=given, refine=8)
+    assert imagined.has_decoded
+    assert imagined.passes < 8
+    torch.testing.assert_close(imagined.states, exact.states, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("horizon", [1, 2, 10, 50])
 def test_an_actions_model_that_iterates_a_transition_has_the_markovian_gradient(
     initial_state: Tensor, horizon: int
@@ -130,7 +239,8 @@ def test_an_actions_model_that_iterates_a_transition_has_the_markovian_gradient(
     ("options", "words"),
     [
         ({"method": "quick"}, "must be one of sequential, replay, warm, got 'quick'"),
-        ({"method": "replay", "policy_input_gradient": 0.5}, "needs policy_input_gradient 0, got 0.5.*'sequential'"),
+        ({"method": "warm", "refine": -1}, "refine must be at least 0, got -1"),
+        ({"method": "warm", "tolerance": -1.0}, "tolerance must be at least 0, got -1.0"),
         ({"method": "sequential", "policy_input_gradient": 2.0}, "policy_input_gradient must be between 0 and 1"),
         ({"method": "replay", "horizon": 13}, "max_horizon 12, got 13"),
         ({"method": "replay", "horizon": 0}, "horizon must be at least 1, got 0"),

@@ -67,6 +67,7 @@ def fit(
             PolicyModule,
             imagination_horizon=8,
             imagination="warm",
+            policy_input_gradient=0.5,
             action_noise=0.1,
             scheduler=partial(CosineRestarts, period=5),
         ),

@@ -156,7 +156,7 @@ def measure_gradients(
         raise ValueError("horizons must hold at least one horizon, got none.")
     copies = PolicyCopies(policy, len(initial_state))
     sink = initial_state.new_zeros(len(initial_state), max(horizons), policy.action_dim)
-    method = cheapest_method(world_model, policy, policy_input_gradient)
+    method = cheapest_method(world_model, policy)
     imagined = imagine(
         world_model,
         copies,

@@ -55,7 +55,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, cache: KeyValueCache, laye
         shape = (*key.shape[:2], cache.horizon, key.shape[3])
         memory = key.new_empty(shape), value.new_empty(shape)
     if torch.is_grad_enabled():
-        attended, *links = _CachedAttention.apply(query, key, value, *memory, cache.length)
+        attended, *links = _CachedAttention.apply(query, key, value, *memory, cache.length)  # type: ignore[no-untyped-call]
         return attended, (links[0], links[1])
     return _write_and_attend(query, key, value, memory, cache.length)[0], memory
 
@@ -95,7 +95,7 @@ class _CachedAttention(torch.autograd.Function):
         return attended, *links
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor | None, grad_keys: Tensor | None, grad_values: Tensor | None) -> Any:
         query, attended = ctx.saved_tensors
         length, total = ctx.length, ctx.length + query.shape[2]

@@ -17,6 +17,7 @@ from lit_awm.models import Policy, WorldModel
 from lit_awm.modules.bootstrap import ValueBootstrap
 from lit_awm.modules.optimization import build_optimizer, default_optimizer, log_evaluation, prefixed
 from lit_awm.modules.schedules import LinearSchedule
+from lit_awm.modules.warm_start import WarmStart
 
 
 class PolicyModule(LightningModule):
@@ -33,6 +34,10 @@ class PolicyModule(LightningModule):
             update before, as long as initial states and world model stay the same; ``"auto"`` is the cheapest method
             that can serve the world model and the policy.
         policy_input_gradient: Share of the gradient that passes through the states that the policy reads.
+        tolerance: Largest change between updates that ``"warm"`` takes without doing more in the next one: of states in
+            standard deviations, of the gradient through them relative to its size; see
+            :class:`~lit_awm.modules.warm_start.WarmStart`.
+        refine: The most passes without gradient by which ``"warm"`` then refines states.
         action_noise: Standard deviation of normal noise on the imagined actions. A policy that is optimised on the one
             trajectory that it would take may react to small deviations in any way; on noisy ones it learns how to. The
             first trajectory of a batch is free of noise; over the others the noise is shifted to mean zero at every
@@ -46,8 +51,9 @@ class PolicyModule(LightningModule):
 
     Raises:
         ValueError: If the world model has no positions for ``imagination_horizon``, the arguments do not fit each
-            other (see :func:`~lit_awm.imagination.check_method`), ``action_noise`` or ``entropy_weight`` is negative, a
-            deterministic policy is given an entropy bonus, or a fit starts with a world model that was never fitted.
+            other (see :func:`~lit_awm.imagination.check_method`), ``action_noise``, ``tolerance``, ``refine`` or
+            ``entropy_weight`` is negative, a deterministic policy is given an entropy bonus, or a fit starts with a
+            world model that was never fitted.
 
     Attributes:
         action_gradient: Gradient ``(B, H, A)`` of the last loss with respect to the imagined actions, zero until it is
@@ -64,6 +70,8 @@ class PolicyModule(LightningModule):
         imagination_horizon: int = 100,
         imagination: Method | Literal["auto"] = "replay",
         policy_input_gradient: float = 0.0,
+        tolerance: float = 0.1,
+        refine: int = 4,
         action_noise: float = 0.0,
         entropy_weight: float | LinearSchedule = 0.0,
         bootstrap: Callable[[int], ValueBootstrap] | None = None,
@@ -73,9 +81,9 @@ class PolicyModule(LightningModule):
         super().__init__()
         world_model.check_horizon(imagination_horizon)
         if imagination == "auto":
-            imagination = cheapest_method(world_model, policy, policy_input_gradient)
+            imagination = cheapest_method(world_model, policy)
         check_method(imagination, world_model, policy, policy_input_gradient)
-        check_at_least(0, action_noise=action_noise)
+        check_at_least(0, action_noise=action_noise, tolerance=tolerance, refine=refine)
         if not isinstance(entropy_weight, LinearSchedule):
             check_at_least(0, entropy_weight=entropy_weight)
         if entropy_weight and not policy.is_stochastic:
@@ -92,8 +100,7 @@ class PolicyModule(LightningModule):
         self.bootstrap = None if bootstrap is None else bootstrap(policy.state_dim)
         self.register_buffer("updates", torch.tensor(0))
         self.action_gradient: Tensor | None = None
-        self._warm_states: Tensor | None = None
-        self._warm_noise: Tensor | None = None
+        self._warm_start = WarmStart(tolerance, refine)
 
     @property
     def behaviour_policy(self) -> Policy:
@@ -120,32 +127,33 @@ class PolicyModule(LightningModule):
 
     def forget(self) -> None:
         """Drop what warm imagination would reuse; to be called when the world model has changed."""
-        self._warm_states = self._warm_noise = None
+        self._warm_start.forget()
 
     def loss_and_metrics(self, batch: TensorDict) -> tuple[Tensor, dict[str, Tensor]]:
         """Return minus the mean imagined return (and entropy bonus), and what is known about it."""
-        initial, horizon = batch["observation"], self.imagination_horizon
-        previous = self._reusable_states(initial, horizon)
-        noise = self.draw_noise(initial, horizon) if previous is None else self._warm_noise
+        initial, horizon, warm = batch["observation"], self.imagination_horizon, self._warm_start
+        goes_on = self.imagination == "warm" and warm.fits(initial, horizon)
+        if not goes_on:
+            warm.forget()
+        noise = warm.noise if goes_on else self.draw_noise(initial, horizon)
         self.action_gradient = initial.new_zeros(len(initial), horizon, self.policy.action_dim)
+        method, options = self.imagination, dict[str, Any]()
+        if method == "warm":
+            method, options = warm.prepare(horizon if self.policy_input_gradient > 0 else None)
         imagined = imagine(
             self.world_model,
             self.policy,
             initial,
             horizon,
-            method=self.imagination,
+            method=method,
             policy_input_gradient=self.policy_input_gradient,
-            previous_states=previous,
             action_noise=None if noise is None else noise[:, :horizon].to(initial),
             action_gradient=self.action_gradient,
+            **options,
         )
         loss, metrics = self._objective(imagined)
         if self.imagination == "warm":
-            self._warm_states, self._warm_noise = imagined.states.detach(), noise
-            if previous is not None:
-                scale = self.world_model.state_scaler.scale
-                moved = (self._warm_states - previous[:, : horizon + 1]) / scale
-                metrics["residual"] = moved.abs().amax()
+            metrics |= warm.take(imagined, noise, self.world_model.state_scaler.scale)
         return loss, {"loss": loss.detach(), **metrics}
 
     def _objective(self, imagined: Imagined) -> tuple[Tensor, dict[str, Tensor]]:
@@ -178,12 +186,6 @@ class PolicyModule(LightningModule):
         noise[0] = 0
         noise[1:] -= noise[1:].mean(dim=0)
         return noise
-
-    def _reusable_states(self, initial: Tensor, horizon: int) -> Tensor | None:
-        states = self._warm_states
-        if states is None or states.shape[1] <= horizon or not torch.equal(states[:, 0].to(initial), initial):
-            return None
-        return states.to(initial)
 
     def loss(self, batch: TensorDict) -> Tensor:
         """Return the training loss of a batch, a scalar."""
@@ -222,10 +224,10 @@ class PolicyModule(LightningModule):
     def configure_optimizers(self) -> Any:
         return build_optimizer(self.trained_parameters(), self.optimizer, self.scheduler)
 
-    def get_extra_state(self) -> dict[str, Tensor | None]:
-        """Return what warm imagination reuses, so that a resumed run goes on exactly."""
-        return {"warm_states": self._warm_states, "warm_noise": self._warm_noise}
+    def get_extra_state(self) -> dict[str, Any]:
+        """Return what warm imagination goes on from, so that a resumed run goes on exactly."""
+        return self._warm_start.state()
 
-    def set_extra_state(self, state: dict[str, Tensor | None]) -> None:
+    def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore what ``get_extra_state`` returned."""
-        self._warm_states, self._warm_noise = state["warm_states"], state["warm_noise"]
+        self._warm_start.load(state)

@@ -145,7 +145,7 @@ def _ascend(model: WorldModel, data: ExperienceDataModule, seed: int) -> Tensor:
     logit = copies.weights["logit"]
     logit.data.uniform_(-1, 1, generator=torch.Generator().manual_seed(seed)).atanh_()
     optimizer = torch.optim.Adam([logit], LEARNING_RATE)
-    method = cheapest_method(model, copies, 0.0)
+    method = cheapest_method(model, copies)
     for _ in range(STEPS):
         rewards = imagine(model, copies, initial, data.env.episode_length, method=method).rewards
         (gradient,) = torch.autograd.grad(-rewards.sum(), [logit])

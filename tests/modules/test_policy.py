@@ -19,6 +19,7 @@ from lit_awm.models import (
     TanhNormalPolicy,
 )
 from lit_awm.modules import LinearSchedule, PolicyModule
+from lit_awm.modules.warm_start import PASSES, SEQUENTIAL, WINDOWS
 
 
 def batch(initial_state: torch.Tensor) -> TensorDict:
@@ -52,6 +53,82 @@ def test_warm_imagination_converges_to_the_replayed_gradient(
     assert residuals[0] > 1e-4
     assert residuals[-1] < 1e-10
     torch.testing.assert_close(loss, exact, rtol=1e-10, atol=0)
+
+
+def gradient_of(module: PolicyModule, initial_state: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    module.zero_grad()
+    loss, metrics = module.loss_and_metrics(batch(initial_state))
+    loss.backward()
+    return torch.cat([parameter.grad.flatten() for parameter in module.policy.parameters()]), metrics  # type: ignore
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_warm_imagination_converges_to_the_closed_loop_gradient(
+    world_model: ActionsWorldModel, policy: DeterministicPolicy, initial_state: torch.Tensor, noise: float
+) -> None:
+    options: dict[str, Any] = {"imagination_horizon": 8, "policy_input_gradient": 1.0, "action_noise": noise}
+    module = PolicyModule(policy, world_model, imagination="warm", **options)
+    torch.manual_seed(3)
+    gradient_of(module, initial_state)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    found = [gradient_of(module, initial_state) for _ in range(20)]
+    torch.manual_seed(3)
+    exact, _ = gradient_of(PolicyModule(policy, world_model, imagination="sequential", **options), initial_state)
+    errors = [((gradient - exact).norm() / exact.norm()).item() for gradient, _ in found]
+    assert errors[0] > 1e-3
+    assert errors[-1] < 1e-10
+    assert found[-1][1]["effort"] == PASSES
+    assert found[-1][1]["costate_passes"] == 0
+    assert found[-1][1]["costate_residual"] < 1e-10
+
+
+def test_costates_that_move_are_solved_for_and_a_loop_that_is_too_stiff_is_unrolled(
+    world_model: ActionsWorldModel, policy: DeterministicPolicy, initial_state: torch.Tensor
+) -> None:
+    module = PolicyModule(policy, world_model, 8, "warm", policy_input_gradient=1.0, tolerance=1e-3)
+    gradient_of(module, initial_state)
+    efforts = [gradient_of(module, initial_state)[1]["effort"].item()]
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.mul_(1.2)
+    efforts += [gradient_of(module, initial_state)[1]["effort"].item() for _ in range(3)]
+    assert efforts == [PASSES, PASSES, WINDOWS, PASSES]  # it is known only after an update that they have moved
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.fill_(torch.nan)
+    for _ in range(3):
+        _, metrics = gradient_of(module, initial_state)
+    assert metrics["effort"] == SEQUENTIAL
+    module.forget()
+    gradient_of(module, initial_state)
+    assert module.get_extra_state()["effort"] == WINDOWS
+
+
+def test_states_that_moved_are_refined_in_the_next_update(
+    world_model: ActionsWorldModel, policy: DeterministicPolicy, initial_state: torch.Tensor
+) -> None:
+    module = PolicyModule(policy, world_model, 8, "warm", tolerance=1e-3)
+    gradient_of(module, initial_state)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.mul_(1.2)
+    metrics = [gradient_of(module, initial_state)[1] for _ in range(3)]
+    assert [each["refine_passes"].item() > 0 for each in metrics] == [False, True, False]
+    assert metrics[0]["residual"] > 1e-3 > metrics[1]["residual"]
+
+
+def test_a_shorter_horizon_solves_for_costates_anew(
+    world_model: ActionsWorldModel, policy: DeterministicPolicy, initial_state: torch.Tensor
+) -> None:
+    options: dict[str, Any] = {"policy_input_gradient": 1.0, "tolerance": 1e-12}
+    module = PolicyModule(policy, world_model, 8, "warm", **options)
+    gradient_of(module, initial_state)
+    module.imagination_horizon = 5
+    got, _ = gradient_of(module, initial_state)
+    exact, _ = gradient_of(PolicyModule(policy, world_model, 5, "sequential", **options), initial_state)
+    torch.testing.assert_close(got, exact, rtol=1e-9, atol=1e-12)
 
 
 def test_imagined_noise_has_mean_zero_and_leaves_out_the_first_trajectory(
@@ -100,7 +177,8 @@ def test_the_entropy_bonus_widens_the_policy(world_model: ActionsWorldModel, ini
     [
         (ActionsWorldModel, DeterministicPolicy, 0.0, "warm"),
         (ActionsWorldModel, TanhNormalPolicy, 0.0, "replay"),
-        (ActionsWorldModel, DeterministicPolicy, 0.5, "sequential"),
+        (ActionsWorldModel, DeterministicPolicy, 0.5, "warm"),
+        (ActionsWorldModel, TanhNormalPolicy, 1.0, "replay"),
         (MarkovWorldModel, DeterministicPolicy, 0.0, "sequential"),
         (HistoryWorldModel, TanhNormalPolicy, 0.0, "sequential"),
     ],
@@ -183,7 +261,9 @@ def test_a_world_model_that_was_never_fitted_is_refused(make_trainer: Callable[.
     [
         ({"imagination_horizon": 13}, "max_horizon 12, got 13"),
         ({"imagination": "fast"}, "must be one of sequential, replay, warm"),
-        ({"policy_input_gradient": 1.0}, "needs policy_input_gradient 0"),
+        ({"policy_input_gradient": 1.5}, "policy_input_gradient must be between 0 and 1, got 1.5"),
+        ({"tolerance": -0.1}, "tolerance must be at least 0, got -0.1"),
+        ({"refine": -1}, "refine must be at least 0, got -1"),
         ({"action_noise": -0.1}, "action_noise must be at least 0, got -0.1"),
         ({"entropy_weight": 0.1}, "entropy_weight must be 0 for a deterministic policy, got 0.1"),
     ],
