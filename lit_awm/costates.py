@@ -110,7 +110,7 @@ class CostateIteration:
 
 def sweep(
     world_model: WorldModel,
-    act: Callable[[Tensor, Any], Tensor],
+    act: Callable[[Tensor, slice], Tensor],
     states: Tensor,
     beta: float,
     solver: CostateIteration,

@@ -149,7 +149,7 @@ def imagine(
     states = torch.cat([initial_state.unsqueeze(1), found.states[:, 1:]], dim=1)
     if policy_input_gradient > 0:
         assert costates is not None
-        actions, predicted, rewards = sweep(world_model, act, states, policy_input_gradient, costates)
+        actions, predicted, rewards = sweep(world_model, act.__call__, states, policy_input_gradient, costates)
     else:
         actions = act(states, slice(None))
         predicted, rewards = world_model(states, actions)

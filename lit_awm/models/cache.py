@@ -23,7 +23,8 @@ class KeyValueCache(NamedTuple):
     Attributes:
         horizon: The most tokens that it can hold.
         length: Number of tokens in it.
-        layers: For each layer the memory of keys and of values ``(B, K, H, E)``; empty before the first tokens.
+        layers: For each layer the memory of keys ``(B, K, E, H)`` and of values ``(B, K, H, E)``, each as products with
+            one query read it fastest; empty before the first tokens.
     """
 
     horizon: int
@@ -50,32 +51,38 @@ def attend(query: Tensor, key: Tensor, value: Tensor, cache: KeyValueCache, laye
     if cache.layers:
         memory = cache.layers[layer]
     elif query.shape[2] == cache.horizon:  # all at once: nothing will have to be remembered
-        return F.scaled_dot_product_attention(query, key, value, is_causal=True), (key, value)
+        return F.scaled_dot_product_attention(query, key, value, is_causal=True), (key.mT, value)
     else:
-        shape = (*key.shape[:2], cache.horizon, key.shape[3])
-        memory = key.new_empty(shape), value.new_empty(shape)
+        batch, heads, _, size = key.shape
+        memory = key.new_empty(batch, heads, size, cache.horizon), key.new_empty(batch, heads, cache.horizon, size)
     if torch.is_grad_enabled():
         attended, *links = _CachedAttention.apply(query, key, value, *memory, cache.length)  # type: ignore[no-untyped-call]
         return attended, (links[0], links[1])
-    return _write_and_attend(query, key, value, memory, cache.length)[0], memory
+    return _write_and_attend(query, key, value, memory, cache.length), memory
 
 
-def _write_and_attend(query: Tensor, key: Tensor, value: Tensor, memory: Memory, length: int) -> tuple[Tensor, Tensor]:
-    """Return what is attended to, and the weights ``(B, K, C, T)``."""
+def _write_and_attend(query: Tensor, key: Tensor, value: Tensor, memory: Memory, length: int) -> Tensor:
+    keys, values = memory
     total = length + key.shape[2]
-    for place, new in zip(memory, (key, value), strict=True):
-        place[:, :, length:total] = new
-    keys, values = (place[:, :, :total] for place in memory)
-    weights = _weights(query, keys, length)
-    return weights @ values, weights
+    keys[..., length:total] = key.mT
+    values[:, :, length:total] = value
+    return _weights(query, keys[..., :total], length) @ values[:, :, :total]
 
 
 def _weights(query: Tensor, keys: Tensor, length: int) -> Tensor:
-    scores = (query * query.shape[-1] ** -0.5) @ keys.mT
+    """Return the weights ``(B, K, C, T)`` of queries that follow ``length`` tokens."""
+    scores = (query * query.shape[-1] ** -0.5) @ keys
     if query.shape[2] > 1:
         later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu_(length + 1)
         scores = scores.masked_fill_(later, -torch.inf)
     return scores.softmax(dim=-1)
+
+
+def _add_product(target: Tensor, left: Tensor, right: Tensor) -> None:
+    if left.shape[-1] == 1:  # an outer product, for which no memory is needed
+        target.addcmul_(left, right)
+    else:
+        target += left @ right
 
 
 class _CachedAttention(torch.autograd.Function):
@@ -87,7 +94,7 @@ class _CachedAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tensor, length: int) -> Any:
-        attended, _ = _write_and_attend(query, key, value, (keys, values), length)
+        attended = _write_and_attend(query, key, value, (keys, values), length)
         links = keys.detach(), values.detach()
         ctx.save_for_backward(query, attended)
         ctx.memory, ctx.length = (keys.detach(), values.detach()), length  # not saved: it is written to later on
@@ -102,14 +109,14 @@ class _CachedAttention(torch.autograd.Function):
         if grad_keys is None or grad_values is None:
             grad_keys, grad_values = (torch.zeros_like(place) for place in ctx.memory)
         if grad is not None:
-            keys, values = (place[:, :, :total] for place in ctx.memory)
+            keys, values = ctx.memory[0][..., :total], ctx.memory[1][:, :, :total]
             weights = _weights(query, keys, length)
-            grad_values[:, :, :total] += weights.mT @ grad
+            _add_product(grad_values[:, :, :total], weights.mT, grad)
             inner = (grad * attended).sum(-1, keepdim=True)
             grad_scores = (grad @ values.mT).sub_(inner).mul_(weights).mul_(query.shape[-1] ** -0.5)
-            grad_keys[:, :, :total] += grad_scores.mT @ query
-            grad_query = grad_scores @ keys
+            _add_product(grad_keys[..., :total], query.mT, grad_scores)
+            grad_query = grad_scores @ keys.mT
         else:
             grad_query = torch.zeros_like(query)
-        new = slice(length, total)
-        return grad_query, grad_keys[:, :, new].clone(), grad_values[:, :, new].clone(), grad_keys, grad_values, None
+        grad_key, grad_value = grad_keys[..., length:total].mT.clone(), grad_values[:, :, length:total].clone()
+        return grad_query, grad_key, grad_value, grad_keys, grad_values, None

@@ -14,7 +14,7 @@ from lit_awm.costates import EXACT_WINDOW, CostateIteration
 from lit_awm.imagination import Imagined, Method
 
 PASSES, WINDOWS, SEQUENTIAL = range(3)
-MOST_PASSES = 5.0  # through a whole horizon, above which a graph of steps is not dearer
+MOST_PASSES = 8.0  # through a whole horizon, above which a graph of steps is not dearer
 
 
 class WarmStart:
