@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ COMMANDS = {  # and the module of lit_awm.commands that runs them
     "gradients": "gradients",
     "landscape": "landscape",
     "reproduce": "reproduce",
+    "benchmark": "benchmark",
 }
 USAGE = """usage: lit-awm COMMAND [options]
 
@@ -32,6 +34,7 @@ commands:
   gradients  measure policy gradients through every family of world models
   landscape  draw the return around a policy, in every family of world models
   reproduce  run the studies behind the claims
+  benchmark  measure time and memory of policy gradients
 
   lit-awm fit --config cancer_treatment               run a recipe
   lit-awm fit --config cancer_treatment --seed_everything 1 --trainer.max_epochs 5
@@ -102,6 +105,9 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"lit-awm: {error} See `lit-awm --help`.", file=sys.stderr)  # noqa: T201
         return 2
+    if command == "benchmark":  # whose use of PyTorch's profiler would be announced in many lines
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     module = importlib.import_module(f"lit_awm.commands.{COMMANDS[command]}")
     return module.main(arguments if COMMANDS[command] == "training" else arguments[1:])
 

@@ -271,6 +271,23 @@ def test_warm_is_refused_for_a_stochastic_policy(world_model: ActionsWorldModel,
         imagine(world_model, TanhNormalPolicy(3, 2).double(), initial_state, 3, method="warm")
 
 
+@pytest.mark.parametrize("method", ["warm", "replay", "sequential"])
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_in_half_precision_the_gradient_keeps_its_direction(method: Any, share: float) -> None:
+    model, policy = ActionsWorldModel(4, 1, CausalTransformer(32, 2, 2, 50)), DeterministicPolicy(4, 1, 32)
+    initial = torch.randn(64, 4)
+
+    def gradient(**options: Any) -> Tensor:
+        imagined = imagine(model, policy, initial, 50, policy_input_gradient=share, **options)
+        value = (imagined.states.square().sum(-1).mean(1) + imagined.rewards.mean(1)).mean()
+        return torch.cat([part.flatten() for part in torch.autograd.grad(value, list(policy.parameters()))])
+
+    exact = gradient(method="sequential")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = gradient(method=method)
+    assert torch.cosine_similarity(got, exact, dim=0) > 0.999
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("method", ["sequential", "replay", "warm"])
 def test_imagination_on_a_gpu_agrees_with_the_cpu(
