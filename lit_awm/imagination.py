@@ -17,17 +17,20 @@ Shape legend: ``B`` batch, ``H`` horizon, ``S`` state size, ``A`` action size.
 
 from __future__ import annotations
 
+import math
 from functools import partial
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint as recompute
 
 from lit_awm.checks import check_at_least
 from lit_awm.costates import CostateIteration, sweep
-from lit_awm.models import Policy, WorldModel
+from lit_awm.models import Policy, Prediction, WorldModel
 
 Method = Literal["sequential", "replay", "warm"]
+PARTS = 4  # of a batch, if memory is to be saved
 METHODS: tuple[Method, ...] = get_args(Method)
 
 
@@ -95,6 +98,7 @@ def imagine(
     refine: int = 0,
     tolerance: float = 0.0,
     costates: CostateIteration | None = None,
+    checkpoint: bool = False,
     action_noise: Tensor | None = None,
     action_gradient: Tensor | None = None,
 ) -> Imagined:
@@ -115,6 +119,8 @@ def imagine(
         tolerance: Largest change of a state in a pass, in standard deviations, at which refining ends.
         costates: How to solve for the gradient through the states that the policy reads, where the method is not
             ``"sequential"``; None for a new solver that makes it exact up to rounding.
+        checkpoint: Whether to save memory by computing predictions once more in the backward pass: of a quarter of the
+            batch at a time, or with ``"sequential"`` of as many steps at a time as there are such parts.
         action_noise: ``(B, H, A)`` to be added to the policy's actions, or None. Nothing is clipped, so that noise of
             mean zero leaves the mean action where it is.
         action_gradient: ``(B, H, A)``, to which every backward pass adds the gradient with respect to the actions, as
@@ -143,7 +149,8 @@ def imagine(
         costates = CostateIteration.exact(initial_state.dtype)
     act = _Actor(policy, noise, action_noise, action_gradient, costates)
     if method == "sequential":
-        imagined = _unroll(world_model, act, initial_state, horizon, policy_input_gradient)
+        segment = math.ceil(math.sqrt(horizon)) if checkpoint else None
+        imagined = _unroll(world_model, act, initial_state, horizon, policy_input_gradient, segment)
         return _without_rewards_after_the_end(world_model, imagined)
     found = _find_inputs(world_model, act, initial_state, horizon, previous_states, refine, tolerance)
     states = torch.cat([initial_state.unsqueeze(1), found.states[:, 1:]], dim=1)
@@ -152,10 +159,19 @@ def imagine(
         actions, predicted, rewards = sweep(world_model, act.__call__, states, policy_input_gradient, costates)
     else:
         actions = act(states, slice(None))
-        predicted, rewards = world_model(states, actions)
+        predicted, rewards = _predict(world_model, states, actions, PARTS if checkpoint else 1)
     everything = torch.cat([states[:, :1], predicted], dim=1)
     imagined = Imagined(everything, actions, rewards, states.detach(), found.passes, found.has_decoded)
     return _without_rewards_after_the_end(world_model, imagined)
+
+
+def _predict(world_model: WorldModel, states: Tensor, actions: Tensor, parts: int) -> Prediction:
+    """Predict in parallel; with several parts of the batch, each is computed once more in the backward pass."""
+    if parts == 1:
+        return world_model(states, actions)
+    pairs = zip(states.chunk(parts), actions.chunk(parts), strict=True)
+    found = [recompute(world_model, *pair, use_reentrant=False, preserve_rng_state=False) for pair in pairs]
+    return Prediction(*(torch.cat(values) for values in zip(*found, strict=True)))
 
 
 class _Inputs(NamedTuple):
@@ -240,18 +256,38 @@ class _Actor(NamedTuple):
 
 
 def _unroll(
-    world_model: WorldModel, act: _Actor, state: Tensor, horizon: int, policy_input_gradient: float
+    world_model: WorldModel,
+    act: _Actor,
+    state: Tensor,
+    horizon: int,
+    policy_input_gradient: float,
+    segment: int | None = None,
 ) -> Imagined:
-    carry = world_model.start(state, horizon)
-    states, actions, rewards = [state], list[Tensor](), list[Tensor]()
-    for t in range(horizon):
-        seen = state.detach()
-        if policy_input_gradient > 0:
-            seen = seen + policy_input_gradient * (state - seen)
-        action = act(seen, t)
-        carry, state, reward = world_model.step(carry, action)
-        states.append(state)
-        actions.append(action)
-        rewards.append(reward)
-    everything = torch.stack(states, 1)
-    return Imagined(everything, torch.stack(actions, 1), torch.stack(rewards, 1), everything[:, :-1].detach())
+    """Take step after step; with a ``segment``, so many at a time are computed once more in the backward pass."""
+
+    def advance(carry: Any, state: Tensor, steps: range) -> tuple[Any, Tensor, Tensor, Tensor]:
+        states, actions, rewards = [], [], []
+        for t in steps:
+            seen = state.detach()
+            if policy_input_gradient > 0:
+                seen = seen + policy_input_gradient * (state - seen)
+            action = act(seen, t)
+            carry, state, reward = world_model.step(carry, action)
+            states.append(state)
+            actions.append(action)
+            rewards.append(reward)
+        return carry, torch.stack(states, 1), torch.stack(actions, 1), torch.stack(rewards, 1)
+
+    initial, carry, parts = state, world_model.start(state, horizon), []
+    length = horizon if segment is None else segment
+    for first in range(0, horizon, length):
+        steps = range(first, min(first + length, horizon))
+        if segment is None:
+            carry, *part = advance(carry, state, steps)
+        else:
+            carry, *part = recompute(advance, carry, state, steps, use_reentrant=False, preserve_rng_state=False)
+        state = part[0][:, -1]
+        parts.append(part)
+    states, actions, rewards = (torch.cat(values, dim=1) for values in zip(*parts, strict=True))
+    states = torch.cat([initial.unsqueeze(1), states], dim=1)
+    return Imagined(states, actions, rewards, states[:, :-1].detach())
