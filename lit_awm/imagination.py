@@ -79,6 +79,19 @@ def check_method(method: str, world_model: WorldModel, policy: Policy, policy_in
         )
 
 
+def check_checkpoint(checkpoint: bool, method: str, policy_input_gradient: float) -> None:
+    """Reject saving memory where the whole graph is needed more than once.
+
+    Raises:
+        ValueError: If ``checkpoint`` is true and costates will have to be solved for.
+    """
+    if checkpoint and method != "sequential" and policy_input_gradient > 0:
+        raise ValueError(
+            f"checkpoint must be false for method {method!r} with policy_input_gradient {policy_input_gradient}, got "
+            "true: the graph is needed more than once. Use 'sequential', or policy_input_gradient 0."
+        )
+
+
 def cheapest_method(world_model: WorldModel, policy: Policy) -> Method:
     """Return the cheapest method that can serve a world model and a policy: warm, else replay, else sequential."""
     if world_model.reads_later_states:
@@ -120,7 +133,8 @@ def imagine(
         costates: How to solve for the gradient through the states that the policy reads, where the method is not
             ``"sequential"``; None for a new solver that makes it exact up to rounding.
         checkpoint: Whether to save memory by computing predictions once more in the backward pass: of a quarter of the
-            batch at a time, or with ``"sequential"`` of as many steps at a time as there are such parts.
+            batch at a time, or with ``"sequential"`` of as many steps at a time as there are such parts. Where costates
+            are solved for, the whole graph is needed more than once, and this is refused.
         action_noise: ``(B, H, A)`` to be added to the policy's actions, or None. Nothing is clipped, so that noise of
             mean zero leaves the mean action where it is.
         action_gradient: ``(B, H, A)``, to which every backward pass adds the gradient with respect to the actions, as
@@ -129,7 +143,7 @@ def imagine(
     Raises:
         ValueError: If the method cannot serve the other arguments (see :func:`check_method`), the horizon is beyond
             the model's, ``previous_states`` are given to another method or are too few, ``refine`` or ``tolerance`` is
-            negative, or ``action_noise`` or
+            negative, ``checkpoint`` is asked for where costates are solved for, or ``action_noise`` or
             ``action_gradient`` has another shape than the actions.
 
     Example:
@@ -142,6 +156,7 @@ def imagine(
     check_method(method, world_model, policy, policy_input_gradient)
     world_model.check_horizon(horizon)
     check_at_least(0, refine=refine, tolerance=tolerance)
+    check_checkpoint(checkpoint, method, policy_input_gradient)
     shape = (len(initial_state), horizon, policy.action_dim)
     _check_shapes(shape, method, previous_states, action_noise=action_noise, action_gradient=action_gradient)
     noise = initial_state.new_empty(shape).normal_() if policy.is_stochastic else None

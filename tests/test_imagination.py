@@ -120,6 +120,21 @@ def test_no_gradient_passes_through_the_states_that_the_policy_reads_unless_aske
     torch.testing.assert_close(slope, expected, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("method", "share"), [("sequential", 0.0), ("sequential", 1.0), ("replay", 0.0), ("warm", 0.0)]
+)
+def test_saving_memory_leaves_the_gradient_as_it_is(
+    world_model: ActionsWorldModel, policy: DeterministicPolicy, initial_state: Tensor, method: Any, share: float
+) -> None:
+    options: dict[str, Any] = {"method": method, "policy_input_gradient": share}
+    plain, saving = (
+        policy_gradient(policy, world_model, initial_state, HORIZON, checkpoint=checkpoint, **options)
+        for checkpoint in (False, True)
+    )
+    for ours, theirs in zip(saving, plain, strict=True):
+        assert (ours - theirs).abs().max() <= 1e-12 * theirs.abs().max()
+
+
 CLOSED_LOOP = pytest.mark.parametrize("window", [None, 1, 3, 10])
 
 
@@ -239,6 +254,10 @@ def test_an_actions_model_that_iterates_a_transition_has_the_markovian_gradient(
     ("options", "words"),
     [
         ({"method": "quick"}, "must be one of sequential, replay, warm, got 'quick'"),
+        (
+            {"method": "warm", "checkpoint": True, "policy_input_gradient": 1.0},
+            "checkpoint must be false for method 'warm'",
+        ),
         ({"method": "warm", "refine": -1}, "refine must be at least 0, got -1"),
         ({"method": "warm", "tolerance": -1.0}, "tolerance must be at least 0, got -1.0"),
         ({"method": "sequential", "policy_input_gradient": 2.0}, "policy_input_gradient must be between 0 and 1"),

@@ -33,7 +33,7 @@ def test_the_command_lines_parse(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("trainer: {max_epochs: 3}\n")
     commands = re.findall(
-        r"(?:^|`)lit-awm ((?:fit|oracle|gradients|landscape|reproduce) .*?)(?:  #.*|`.*)?$",
+        r"(?:^|`)lit-awm ((?:fit|oracle|gradients|landscape|reproduce|benchmark) .*?)(?:  #.*|`.*)?$",
         PAGES[page],
         flags=re.MULTILINE,
     )
@@ -50,7 +50,7 @@ def test_the_command_lines_parse(
                 main([*arguments, "--nothing"])
             assert "unrecognized arguments: --nothing" in capsys.readouterr().err, command
         else:  # all else is in order if a number of 0 is what is complained about
-            number = "starts" if arguments[0] == "oracle" else "states"
+            number = {"oracle": "starts", "benchmark": "batch"}.get(arguments[0], "states")
             with pytest.raises(SystemExit):
                 main([*arguments, f"--{number}", "0"])
             assert f"{number} must be at least 1, got 0" in capsys.readouterr().err, command

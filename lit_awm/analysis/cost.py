@@ -178,7 +178,7 @@ def measure(
     for name, task in tasks.items():
         memory = peak_memory(task, device)  # warms up as well
         limits, times = [_seconds(limit, device)], [_seconds(task, device)]
-        for _ in range(min(repeats, max(2, int(20 / times[0]))) - 1):
+        for _ in range(min(repeats, max(2, int(8 / times[0]))) - 1):
             limits.append(_seconds(limit, device))
             times.append(_seconds(task, device))
         ratio = min(times) / min(limits)

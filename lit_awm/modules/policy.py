@@ -12,7 +12,7 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from lit_awm.checks import check_at_least
-from lit_awm.imagination import Imagined, Method, cheapest_method, check_method, imagine
+from lit_awm.imagination import Imagined, Method, cheapest_method, check_checkpoint, check_method, imagine
 from lit_awm.models import Policy, WorldModel
 from lit_awm.modules.bootstrap import ValueBootstrap
 from lit_awm.modules.optimization import build_optimizer, default_optimizer, log_evaluation, prefixed
@@ -38,6 +38,8 @@ class PolicyModule(LightningModule):
             standard deviations, of the gradient through them relative to its size; see
             :class:`~lit_awm.modules.warm_start.WarmStart`.
         refine: The most passes without gradient by which ``"warm"`` then refines states.
+        checkpoint: Whether to save memory by computing predictions once more in the backward pass, see
+            :func:`~lit_awm.imagination.imagine`.
         action_noise: Standard deviation of normal noise on the imagined actions. A policy that is optimised on the one
             trajectory that it would take may react to small deviations in any way; on noisy ones it learns how to. The
             first trajectory of a batch is free of noise; over the others the noise is shifted to mean zero at every
@@ -72,6 +74,7 @@ class PolicyModule(LightningModule):
         policy_input_gradient: float = 0.0,
         tolerance: float = 0.1,
         refine: int = 4,
+        checkpoint: bool = False,
         action_noise: float = 0.0,
         entropy_weight: float | LinearSchedule = 0.0,
         bootstrap: Callable[[int], ValueBootstrap] | None = None,
@@ -83,6 +86,7 @@ class PolicyModule(LightningModule):
         if imagination == "auto":
             imagination = cheapest_method(world_model, policy)
         check_method(imagination, world_model, policy, policy_input_gradient)
+        check_checkpoint(checkpoint, imagination, policy_input_gradient)
         check_at_least(0, action_noise=action_noise, tolerance=tolerance, refine=refine)
         if not isinstance(entropy_weight, LinearSchedule):
             check_at_least(0, entropy_weight=entropy_weight)
@@ -94,7 +98,7 @@ class PolicyModule(LightningModule):
             )
         self.policy, self.world_model = policy, world_model
         self.imagination_horizon, self.imagination = imagination_horizon, imagination
-        self.policy_input_gradient = policy_input_gradient
+        self.policy_input_gradient, self.checkpoint = policy_input_gradient, checkpoint
         self.action_noise, self.entropy_weight = action_noise, entropy_weight
         self.optimizer, self.scheduler = optimizer, scheduler
         self.bootstrap = None if bootstrap is None else bootstrap(policy.state_dim)
@@ -147,6 +151,7 @@ class PolicyModule(LightningModule):
             horizon,
             method=method,
             policy_input_gradient=self.policy_input_gradient,
+            checkpoint=self.checkpoint,
             action_noise=None if noise is None else noise[:, :horizon].to(initial),
             action_gradient=self.action_gradient,
             **options,

@@ -90,6 +90,20 @@ def test_the_parallel_methods_need_hardly_more_memory_than_the_limit(method: str
     assert peak_memory(tasks[method]) < 1.2 * peak_memory(tasks["limit"])
 
 
+@pytest.mark.parametrize("method", ["warm", "replay", "sequential"])
+def test_checkpointing_saves_half_of_the_memory(method: Any) -> None:
+    model, policy = FAMILIES["actions"](Size(), 50).requires_grad_(False), DeterministicPolicy(4, 1, 64)
+    initial = torch.randn(64, 4)
+
+    def gradient(checkpoint: bool) -> None:
+        rewards = imagine(model, policy, initial, 50, method=method, checkpoint=checkpoint).rewards
+        torch.autograd.backward(rewards.sum())
+
+    limit = peak_memory(make_tasks("actions", Size(), 50)["limit"])
+    assert peak_memory(lambda: gradient(True)) < (0.7 if method == "sequential" else 0.5) * limit
+    assert peak_memory(lambda: gradient(False)) > limit
+
+
 @pytest.mark.parametrize("method", ["warm", "replay"])
 def test_the_graph_of_a_parallel_method_is_as_large_for_any_horizon(method: Any) -> None:
     def saved_tensors(horizon: int) -> int:

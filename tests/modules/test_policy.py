@@ -264,6 +264,10 @@ def test_a_world_model_that_was_never_fitted_is_refused(make_trainer: Callable[.
         ({"policy_input_gradient": 1.5}, "policy_input_gradient must be between 0 and 1, got 1.5"),
         ({"tolerance": -0.1}, "tolerance must be at least 0, got -0.1"),
         ({"refine": -1}, "refine must be at least 0, got -1"),
+        (
+            {"checkpoint": True, "policy_input_gradient": 0.5},
+            "checkpoint must be false for method 'replay'.*'sequential'",
+        ),
         ({"action_noise": -0.1}, "action_noise must be at least 0, got -0.1"),
         ({"entropy_weight": 0.1}, "entropy_weight must be 0 for a deterministic policy, got 0.1"),
     ],
