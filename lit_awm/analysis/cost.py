@@ -9,6 +9,7 @@ Shape legend: ``B`` batch, ``H`` horizon, ``S`` state size, ``A`` action size.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -200,6 +201,7 @@ def _synchronize(device: torch.device | str) -> None:
 
 def peak_memory(task: Task, device: torch.device | str = "cpu") -> int:
     """Return by how many bytes the memory in use rises at most while a task runs."""
+    gc.collect()  # so that nothing older is given back meanwhile
     if torch.device(device).type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)

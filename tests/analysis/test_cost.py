@@ -100,8 +100,9 @@ def test_checkpointing_saves_half_of_the_memory(method: Any) -> None:
         torch.autograd.backward(rewards.sum())
 
     limit = peak_memory(make_tasks("actions", Size(), 50)["limit"])
-    assert peak_memory(lambda: gradient(True)) < (0.7 if method == "sequential" else 0.5) * limit
-    assert peak_memory(lambda: gradient(False)) > limit
+    plain, saving = peak_memory(lambda: gradient(False)), peak_memory(lambda: gradient(True))
+    assert plain > limit
+    assert saving < (0.6 * plain if method == "sequential" else 0.5 * limit)
 
 
 @pytest.mark.parametrize("method", ["warm", "replay"])
