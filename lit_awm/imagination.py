@@ -168,16 +168,28 @@ def imagine(
         imagined = _unroll(world_model, act, initial_state, horizon, policy_input_gradient, segment)
         return _without_rewards_after_the_end(world_model, imagined)
     found = _find_inputs(world_model, act, initial_state, horizon, previous_states, refine, tolerance)
+    imagined = _pass(world_model, act, initial_state, found, policy_input_gradient, PARTS if checkpoint else 1)
+    return _without_rewards_after_the_end(world_model, imagined)
+
+
+def _pass(
+    world_model: WorldModel,
+    act: _Actor,
+    initial_state: Tensor,
+    found: _Inputs,
+    policy_input_gradient: float,
+    parts: int,
+) -> Imagined:
+    """Act in given states and predict in parallel, with gradient."""
     states = torch.cat([initial_state.unsqueeze(1), found.states[:, 1:]], dim=1)
     if policy_input_gradient > 0:
-        assert costates is not None
-        actions, predicted, rewards = sweep(world_model, act.__call__, states, policy_input_gradient, costates)
+        assert act.costates is not None
+        actions, predicted, rewards = sweep(world_model, act.__call__, states, policy_input_gradient, act.costates)
     else:
         actions = act(states, slice(None))
-        predicted, rewards = _predict(world_model, states, actions, PARTS if checkpoint else 1)
+        predicted, rewards = _predict(world_model, states, actions, parts)
     everything = torch.cat([states[:, :1], predicted], dim=1)
-    imagined = Imagined(everything, actions, rewards, states.detach(), found.passes, found.has_decoded)
-    return _without_rewards_after_the_end(world_model, imagined)
+    return Imagined(everything, actions, rewards, states.detach(), found.passes, found.has_decoded)
 
 
 def _predict(world_model: WorldModel, states: Tensor, actions: Tensor, parts: int) -> Prediction:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from lit_awm.imagination import cheapest_method, imagine
+from lit_awm.imagination import imagine
 from lit_awm.models import Policy, RewardFn, WorldModel
 
 ROUNDING = 100  # units of the last place, within which gradients count as equal
@@ -156,13 +156,15 @@ def measure_gradients(
         raise ValueError("horizons must hold at least one horizon, got none.")
     copies = PolicyCopies(policy, len(initial_state))
     sink = initial_state.new_zeros(len(initial_state), max(horizons), policy.action_dim)
-    method = cheapest_method(world_model, policy)
+    needs_steps = (
+        world_model.reads_later_states or policy_input_gradient > 0
+    )  # with no costates for each of many passes
     imagined = imagine(
         world_model,
         copies,
         initial_state,
         max(horizons),
-        method="replay" if method == "warm" else method,  # which has nothing to start from
+        method="sequential" if needs_steps else "replay",
         policy_input_gradient=policy_input_gradient,
         action_noise=action_noise,
         action_gradient=sink,

@@ -42,6 +42,7 @@ class WarmStart:
         self.residual = 0.0  # of the states
         self.effort = WINDOWS  # for the costates, of which nothing is known
         self.costates.costates = None
+        self.said: dict[str, float] = {}  # of the costates, by the update before
 
     def fits(self, initial: Tensor, horizon: int) -> bool:
         """Tell whether an update from ``(B, S)`` over ``horizon`` steps can go on from the last one."""
@@ -59,6 +60,7 @@ class WarmStart:
         if closed_horizon is None:
             return "warm", options
         solver = self.costates
+        self.said = {"costate_residual": solver.residual, "costate_passes": solver.passes}
         if solver.costates is None or solver.costates.shape[1] != closed_horizon:
             self.effort, solver.costates = WINDOWS, None
         else:
@@ -90,9 +92,8 @@ class WarmStart:
         if is_first:
             return {}
         said = {"residual": moved, "refine_passes": float(imagined.passes), "has_decoded": float(imagined.has_decoded)}
-        if self.costates.costates is not None:
-            solver = self.costates
-            said |= {"costate_residual": solver.residual, "costate_passes": solver.passes, "effort": float(self.effort)}
+        if self.said:
+            said |= self.said | {"effort": float(self.effort)}
         return {name: torch.as_tensor(value) for name, value in said.items()}
 
     def state(self) -> dict[str, Any]:
