@@ -158,7 +158,7 @@ def measure_gradients(
     sink = initial_state.new_zeros(len(initial_state), max(horizons), policy.action_dim)
     needs_steps = (
         world_model.reads_later_states or policy_input_gradient > 0
-    )  # with no costates for each of many passes
+    )  # and no costates for each pass
     imagined = imagine(
         world_model,
         copies,
