@@ -182,7 +182,7 @@ def _pass(
 ) -> Imagined:
     """Act in given states and predict in parallel, with gradient."""
     states = torch.cat([initial_state.unsqueeze(1), found.states[:, 1:]], dim=1)
-    if policy_input_gradient > 0:
+    if policy_input_gradient > 0 and torch.is_grad_enabled():
         assert act.costates is not None
         actions, predicted, rewards = sweep(world_model, act.__call__, states, policy_input_gradient, act.costates)
     else:

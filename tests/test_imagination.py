@@ -165,6 +165,18 @@ def test_replay_with_costates_has_the_closed_loop_gradient_of_sequential(
         assert (ours - theirs).abs().max() <= 1e-10 * theirs.abs().max()
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_without_gradients_nothing_is_solved_for(
+    world_model: ActionsWorldModel, policy: DeterministicPolicy, initial_state: Tensor, mode: Any
+) -> None:
+    solver = CostateIteration()
+    expected = imagine(world_model, policy, initial_state, HORIZON, method="sequential")
+    with mode():
+        imagined = imagine(world_model, policy, initial_state, HORIZON, policy_input_gradient=1.0, costates=solver)
+    torch.testing.assert_close(imagined.states, expected.states, rtol=1e-10, atol=1e-10)
+    assert solver.costates is None
+
+
 def test_each_pass_makes_one_more_costate_exact(
     world_model: ActionsWorldModel, policy: DeterministicPolicy, initial_state: Tensor
 ) -> None:

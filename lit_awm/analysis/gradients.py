@@ -156,9 +156,7 @@ def measure_gradients(
         raise ValueError("horizons must hold at least one horizon, got none.")
     copies = PolicyCopies(policy, len(initial_state))
     sink = initial_state.new_zeros(len(initial_state), max(horizons), policy.action_dim)
-    needs_steps = (
-        world_model.reads_later_states or policy_input_gradient > 0
-    )  # and no costates for each pass
+    needs_steps = world_model.reads_later_states or policy_input_gradient > 0  # and no costates for each pass
     imagined = imagine(
         world_model,
         copies,
