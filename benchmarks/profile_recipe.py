@@ -108,6 +108,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=4, help="outer iterations, of which the first does not count")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options, more = parser.parse_known_args()
+    if options.epochs < 2:
+        parser.error(f"epochs must be at least 2, of which the first does not count, got {options.epochs}.")
     times, iterations = profile(options.recipe, options.epochs, more)
     total = sum(times.values())
     rows = [

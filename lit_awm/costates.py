@@ -17,6 +17,7 @@ Shape legend: ``B`` batch, ``H`` horizon, ``C`` steps of a window, ``S`` state s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -30,135 +31,169 @@ from lit_awm.checks import check_at_least
 from lit_awm.models import WorldModel
 
 EXACT_WINDOW = 10
-ROUNDING = 100  # units of the last place
 
 
 class CostateIteration:
-    """How costates are solved for, and what came of it.
+    """How costates are solved for, and what came of it in the last backward pass.
 
     Args:
         window: Steps ``C`` of a window; None for one window, the horizon.
-        tolerance: Relative change of the costates of a window, in standard units, at which its passes end.
-        max_passes: The most passes in a window; None for as many as make it exact, ``C``. With 0 those of the time
-            before are used as they are, and the backward pass gives the next ones at no cost.
+        tolerance: Relative change of the costates of a window, in standard units, at which its passes end; with 0 they
+            go on until the costates are exact.
+        max_passes: The most passes in a window; None for as many as make it exact, ``C``. With 0 the costates of the
+            time before are used as they are, and the backward pass, which must be a ``backward()``, makes the next
+            ones at no cost.
 
     Raises:
         ValueError: If ``window`` is below 1, or ``tolerance`` or ``max_passes`` negative.
 
     Attributes:
-        costates: ``(B, H, S)``, those of the last backward pass, from which the next one starts; None before.
-        residual: Largest relative change of the costates of a window in the last pass through it.
-        passes: Passes that the last solution took, in units of the whole horizon, without the final one.
+        costates: ``(B, H, S)``, from which the next backward pass starts; None before the first.
+        residual: Largest relative change of the costates of a window in the last pass through it, 0 where they are
+            exact; NaN where it is not known, or they are not finite.
+        passes: Passes that were made, in units of the whole horizon, without the final one.
+        solutions: Number of backward passes so far.
     """
 
-    def __init__(self, window: int | None = None, tolerance: float = 0.0, max_passes: int | None = None) -> None:
+    def __init__(
+        self, window: int | None = EXACT_WINDOW, tolerance: float = 0.0, max_passes: int | None = None
+    ) -> None:
         check_at_least(1, window=1 if window is None else window)
-        check_at_least(0, tolerance=tolerance, max_passes=max_passes or 0)
+        check_at_least(0, tolerance=tolerance, max_passes=0 if max_passes is None else max_passes)
         self.window, self.tolerance, self.max_passes = window, tolerance, max_passes
         self.costates: Tensor | None = None
-        self.residual = self.passes = 0.0
+        self.residual, self.passes, self.solutions = math.nan, 0.0, 0
+
+
+class _Solution:
+    """The costates of one graph: settings as they were when it was made, and what its backward passes find."""
+
+    def __init__(self, solver: CostateIteration, states: Tensor, scale: Tensor) -> None:
+        self.solver, self.scale, self.horizon = solver, scale, states.shape[1]
+        self.window = solver.window or self.horizon
+        self.tolerance, self.max_passes = solver.tolerance, solver.max_passes
+        known = solver.costates is not None and solver.costates.shape == states.shape
+        self.start = solver.costates.to(states) if known else torch.zeros_like(states)  # type: ignore[union-attr]
         self.is_solving = False
-        self._scale = torch.ones(())
+        self._begin()
 
-    @classmethod
-    def exact(cls, dtype: torch.dtype) -> CostateIteration:
-        """Return a solver that goes on until nothing but rounding is left, in windows short enough for any loop."""
-        return cls(EXACT_WINDOW, tolerance=ROUNDING * torch.finfo(dtype).eps)
+    def _begin(self) -> None:
+        self.costates, self.passes = self.start.clone(), 0.0
+        self.residuals: dict[int, float] = {}  # of the windows, by their first step
 
-    def begin(self, states: Tensor, scale: Tensor) -> None:
-        """Prepare for a backward pass over ``(B, H, S)``, in standard units of ``scale`` ``(S,)``."""
-        if self.costates is None or self.costates.shape != states.shape or self.costates.device != states.device:
-            self.costates = torch.zeros_like(states)
-        self.residual, self.passes, self._scale = 0.0, 0.0, scale
-
-    def solve(self, apply: Callable[[Tensor], Tensor], start: int, count: int) -> Tensor:
+    def solve(self, apply: Callable[[Tensor], Tensor], first: int, count: int) -> Tensor:
         """Return the costates ``(B, C, S)`` of a window: the fixed point of ``apply``, from those of the last time."""
-        assert self.costates is not None
-        costates = self.costates[:, start : start + count].clone()
-        residual = 0.0
+        if first + count == self.horizon or first in self.residuals:  # the last comes first: a backward pass begins
+            self._begin()
+        costates, residual = self.start[:, first : first + count], math.nan
+        if not costates.isfinite().all():
+            costates = torch.zeros_like(costates)
         self.is_solving = True
-        for _ in range(count if self.max_passes is None else self.max_passes):
+        for done in range(1, (count if self.max_passes is None else self.max_passes) + 1):
             new = apply(costates)
             residual, costates = self._change(new, costates), new
-            self.passes += count / self.costates.shape[1]
+            self.passes += count / self.horizon
+            if done == count and not math.isnan(residual):
+                residual = 0.0  # whatever it was before, it is exact now
             if residual <= self.tolerance:
                 break
         self.is_solving = False
-        self._take(residual)
-        self.costates[:, start : start + count] = costates
+        self._take(first, residual, costates)
         return costates
 
-    def observe(self, start: int, new: Tensor) -> None:
+    def observe(self, first: int, new: Tensor) -> None:
         """Take in what the final backward pass says about the costates of a window."""
-        assert self.costates is not None
-        if self.is_solving:
-            return
-        used = self.costates[:, start : start + new.shape[1]]
-        if self.max_passes == 0:
-            self._take(self._change(new, used))
-        used.copy_(new)
+        if not self.is_solving:
+            used = self.costates[:, first : first + new.shape[1]]
+            self._take(first, self._change(new, used) if self.max_passes == 0 else self.residuals[first], new)
 
-    def _take(self, residual: float) -> None:
-        if not residual <= self.residual:  # which is true of NaN as well
-            self.residual = residual
+    def _take(self, first: int, residual: float, costates: Tensor) -> None:
+        is_first_time = first not in self.residuals
+        self.residuals[first] = residual
+        self.costates[:, first : first + costates.shape[1]] = costates
+        solver, worst = self.solver, self.residuals.values()
+        solver.costates, solver.passes = self.costates, self.passes
+        solver.residual = math.nan if any(math.isnan(each) for each in worst) else max(worst)
+        solver.solutions += first == 0 and is_first_time
 
     def _change(self, new: Tensor, old: Tensor) -> float:
-        size = (new * self._scale).norm()
-        change = ((new - old) * self._scale).norm()
+        size = (new * self.scale).norm()
+        change = ((new - old) * self.scale).norm()
         return 0.0 if change == 0 else (change / size).item()
 
 
 def sweep(
     world_model: WorldModel,
-    act: Callable[[Tensor, slice], Tensor],
+    act: Callable[[Tensor, slice, Callable[[], bool]], Tensor],
     states: Tensor,
     beta: float,
     solver: CostateIteration,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Predict window by window from given states; the gradient is that of the closed loop.
 
     Args:
         world_model: A model that reads no state but the first.
-        act: The policy, for states and the steps that they belong to.
-        states: The states that the policy reads ``(B, H, S)``.
+        act: The policy, for states and the steps that they belong to, and whether a gradient that arrives is one that
+            counts, as those of the passes that solve for costates do not.
+        states: The states that the policy reads ``(B, H, S)``; but the first state of a window is the one that the
+            window before has ended in.
         beta: Share of the gradient that passes through them.
         solver: Solves for the costates in the backward pass.
 
     Returns:
-        Actions ``(B, H, A)``, predicted states ``(B, H, S)`` and rewards ``(B, H)``.
+        Actions ``(B, H, A)``, predicted states ``(B, H, S)`` and rewards ``(B, H)``; and the states that were read
+        ``(B, H, S)``.
+
+    Raises:
+        ValueError: If the world model carries something that is neither a tensor nor a plain number or text.
     """
     horizon = states.shape[1]
-    solver.begin(states.detach(), world_model.state_scaler.scale)
-    window = solver.window or horizon
+    solution = _Solution(solver, states.detach(), world_model.state_scaler.scale)
     carry, boundary = world_model.start(states[:, 0], horizon), states[:, 0]
     parts = []
-    for start in range(0, horizon, window):
-        steps = slice(start, min(start + window, horizon))
-        inputs = torch.cat([boundary.unsqueeze(1), states[:, start + 1 : steps.stop]], dim=1).detach().requires_grad_()
-        inputs.register_hook(partial(solver.observe, start))  # type: ignore[no-untyped-call]
-        actions = act(inputs, steps)
+    for first in range(0, horizon, solution.window):
+        steps = slice(first, min(first + solution.window, horizon))
+        inputs = torch.cat([boundary.unsqueeze(1), states[:, first + 1 : steps.stop]], dim=1).detach().requires_grad_()
+        inputs.register_hook(partial(solution.observe, first))  # type: ignore[no-untyped-call]
+        actions = act(inputs, steps, lambda: not solution.is_solving)
         carry, predicted, rewards = world_model.extend(carry, actions)
-        leaves, tree = tree_flatten(carry)
+        leaves, tree = tree_flatten((predicted, actions, rewards, carry))
+        _check_carry(leaves)
         where = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.requires_grad]
-        actions, predicted, rewards, *carried = _Feedback.apply(  # type: ignore[no-untyped-call]
-            solver, beta, start, inputs, boundary, actions, predicted, rewards, *[leaves[i] for i in where]
-        )
-        for i, leaf in zip(where, carried, strict=True):
-            leaves[i] = leaf
-        carry, boundary = tree_unflatten(leaves, tree), predicted[:, -1]
-        parts.append((actions, predicted, rewards))
-    actions, predicted, rewards = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
-    return actions, predicted, rewards
+        if predicted.requires_grad:
+            passed = _Feedback.apply(  # type: ignore[no-untyped-call]
+                solution, beta, first, inputs, boundary, *[leaves[i] for i in where]
+            )
+            for i, leaf in zip(where, passed, strict=True):
+                leaves[i] = leaf
+        predicted, actions, rewards, carry = tree_unflatten(leaves, tree)
+        boundary = predicted[:, -1]
+        parts.append((actions, predicted, rewards, inputs.detach()))
+    actions, predicted, rewards, read = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
+    return actions, predicted, rewards, read
+
+
+def _check_carry(leaves: list[Any]) -> None:
+    for leaf in leaves:
+        if leaf is not None and not isinstance(leaf, Tensor | int | float | bool | str):
+            raise ValueError(
+                "what a world model carries from step to step must be a tree (tuples, lists, dictionaries) of tensors "
+                f"and numbers, got {type(leaf).__name__} in it, through which gradients would be lost. Carry a "
+                "NamedTuple, or imagine by 'sequential'."
+            )
 
 
 class _Feedback(torch.autograd.Function):
-    """Pass on what a window predicts; backward, add what its states mean to the actions of the policy."""
+    """Pass on what a window predicts; backward, add what its states mean to the actions of the policy.
+
+    The first of the outputs are the predicted states.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, solver: CostateIteration, beta: float, start: int, inputs: Tensor, boundary: Tensor, *outputs: Tensor
+        ctx: Any, solution: _Solution, beta: float, first: int, inputs: Tensor, boundary: Tensor, *outputs: Tensor
     ) -> Any:
-        ctx.solver, ctx.beta, ctx.start = solver, beta, start
+        ctx.solution, ctx.beta, ctx.first = solution, beta, first
         ctx.inputs, ctx.outputs = inputs, outputs  # not saved, since later windows write to the memory of a cache
         ctx.set_materialize_grads(False)
         return tuple(output.view_as(output) for output in outputs)
@@ -166,19 +201,20 @@ class _Feedback(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        solver, beta, inputs = ctx.solver, ctx.beta, ctx.inputs
-        actions, states, *others = grads
-        states = torch.zeros_like(ctx.outputs[1]) if states is None else states
-        known = [(out, grad) for out, grad in zip(ctx.outputs[2:], others, strict=True) if grad is not None]
-        known += [] if actions is None else [(ctx.outputs[0], actions)]
+        beta, inputs = ctx.beta, ctx.inputs
+        states, *others = grads
+        states = torch.zeros_like(ctx.outputs[0]) if states is None else states
+        known = [(out, grad) for out, grad in zip(ctx.outputs[1:], others, strict=True) if grad is not None]
 
         def with_feedback(costates: Tensor) -> Tensor:
             return torch.cat([states[:, :-1] + beta * costates[:, 1:], states[:, -1:]], dim=1)
 
         def apply(costates: Tensor) -> Tensor:
-            pairs = [*known, (ctx.outputs[1], with_feedback(costates))]
+            pairs = [*known, (ctx.outputs[0], with_feedback(costates))]
             outputs, seeds = zip(*((out, grad.clone()) for out, grad in pairs), strict=True)  # a cache adds in place
-            return torch.autograd.grad(outputs, inputs, seeds, retain_graph=True)[0]
+            return torch.autograd.grad(
+                outputs, inputs, seeds, retain_graph=True, allow_unused=True, materialize_grads=True
+            )[0]
 
-        costates = solver.solve(apply, ctx.start, inputs.shape[1])
-        return None, None, None, None, beta * costates[:, 0], actions, with_feedback(costates), *others
+        costates = ctx.solution.solve(apply, ctx.first, inputs.shape[1])
+        return None, None, None, None, beta * costates[:, 0], with_feedback(costates), *others

@@ -18,6 +18,7 @@ Shape legend: ``B`` batch, ``H`` horizon, ``S`` state size, ``A`` action size.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -42,7 +43,8 @@ class Imagined(NamedTuple):
         actions: ``(B, H, A)``.
         rewards: ``(B, H)``.
         inputs: ``(B, H, S)``, the states that the policy has read, without gradient: the first ``H`` of ``states``, but
-            where warm imagination has not converged.
+            where warm imagination has not converged. Where costates are solved for, the first state of a window is the
+            one predicted by the window before.
         passes: Passes through the model, without gradient, that warm imagination refined the inputs by.
         has_decoded: Whether the inputs were decoded, a step at a time.
     """
@@ -130,8 +132,8 @@ def imagine(
         refine: The most passes without gradient by which ``"warm"`` brings the given states nearer to what the policy
             leads to; a pass that does not bring them nearer is followed by decoding.
         tolerance: Largest change of a state in a pass, in standard deviations, at which refining ends.
-        costates: How to solve for the gradient through the states that the policy reads, where the method is not
-            ``"sequential"``; None for a new solver that makes it exact up to rounding.
+        costates: How ``"replay"`` and ``"warm"`` solve for the gradient through the states that the policy reads; None
+            for a new solver that makes it exact.
         checkpoint: Whether to save memory by computing predictions once more in the backward pass: of a quarter of the
             batch at a time, or with ``"sequential"`` of as many steps at a time as there are such parts. Where costates
             are solved for, the whole graph is needed more than once, and this is refused.
@@ -141,10 +143,10 @@ def imagine(
             far as it passes through the model; or None.
 
     Raises:
-        ValueError: If the method cannot serve the other arguments (see :func:`check_method`), the horizon is beyond
-            the model's, ``previous_states`` are given to another method or are too few, ``refine`` or ``tolerance`` is
-            negative, ``checkpoint`` is asked for where costates are solved for, or ``action_noise`` or
-            ``action_gradient`` has another shape than the actions.
+        ValueError: If the method cannot serve the other arguments (see :func:`check_method`, :func:`check_checkpoint`),
+            the horizon is beyond the model's, ``refine`` or ``tolerance`` is negative, ``previous_states``, ``refine``
+            or ``costates`` are given to a method that does not use them, ``previous_states`` are too few, or
+            ``action_noise`` or ``action_gradient`` has another shape than the actions.
 
     Example:
         >>> from lit_awm.models import ActionsWorldModel, DeterministicPolicy
@@ -157,39 +159,27 @@ def imagine(
     world_model.check_horizon(horizon)
     check_at_least(0, refine=refine, tolerance=tolerance)
     check_checkpoint(checkpoint, method, policy_input_gradient)
+    _check_use(method, refine, costates)
     shape = (len(initial_state), horizon, policy.action_dim)
     _check_shapes(shape, method, previous_states, action_noise=action_noise, action_gradient=action_gradient)
     noise = initial_state.new_empty(shape).normal_() if policy.is_stochastic else None
-    if costates is None and method != "sequential" and policy_input_gradient > 0:
-        costates = CostateIteration.exact(initial_state.dtype)
-    act = _Actor(policy, noise, action_noise, action_gradient, costates)
+    act = _Actor(policy, noise, action_noise, action_gradient)
     if method == "sequential":
         segment = math.ceil(math.sqrt(horizon)) if checkpoint else None
         imagined = _unroll(world_model, act, initial_state, horizon, policy_input_gradient, segment)
         return _without_rewards_after_the_end(world_model, imagined)
     found = _find_inputs(world_model, act, initial_state, horizon, previous_states, refine, tolerance)
-    imagined = _pass(world_model, act, initial_state, found, policy_input_gradient, PARTS if checkpoint else 1)
-    return _without_rewards_after_the_end(world_model, imagined)
-
-
-def _pass(
-    world_model: WorldModel,
-    act: _Actor,
-    initial_state: Tensor,
-    found: _Inputs,
-    policy_input_gradient: float,
-    parts: int,
-) -> Imagined:
-    """Act in given states and predict in parallel, with gradient."""
     states = torch.cat([initial_state.unsqueeze(1), found.states[:, 1:]], dim=1)
     if policy_input_gradient > 0 and torch.is_grad_enabled():
-        assert act.costates is not None
-        actions, predicted, rewards = sweep(world_model, act.__call__, states, policy_input_gradient, act.costates)
+        solver = CostateIteration() if costates is None else costates
+        actions, predicted, rewards, read = sweep(world_model, act.__call__, states, policy_input_gradient, solver)
     else:
-        actions = act(states, slice(None))
-        predicted, rewards = _predict(world_model, states, actions, parts)
+        read = states.detach()
+        actions = act(read, slice(None))
+        predicted, rewards = _predict(world_model, states, actions, PARTS if checkpoint else 1)
     everything = torch.cat([states[:, :1], predicted], dim=1)
-    return Imagined(everything, actions, rewards, states.detach(), found.passes, found.has_decoded)
+    imagined = Imagined(everything, actions, rewards, read, found.passes, found.has_decoded)
+    return _without_rewards_after_the_end(world_model, imagined)
 
 
 def _predict(world_model: WorldModel, states: Tensor, actions: Tensor, parts: int) -> Prediction:
@@ -197,7 +187,7 @@ def _predict(world_model: WorldModel, states: Tensor, actions: Tensor, parts: in
     if parts == 1:
         return world_model(states, actions)
     pairs = zip(states.chunk(parts), actions.chunk(parts), strict=True)
-    found = [recompute(world_model, *pair, use_reentrant=False, preserve_rng_state=False) for pair in pairs]
+    found = [recompute(world_model, *pair, use_reentrant=False) for pair in pairs]
     return Prediction(*(torch.cat(values) for values in zip(*found, strict=True)))
 
 
@@ -238,6 +228,13 @@ def _find_inputs(
     return _Inputs(_unroll(world_model, act, initial_state, horizon, 0.0).states[:, :-1], passes, has_decoded=True)
 
 
+def _check_use(method: str, refine: int, costates: CostateIteration | None) -> None:
+    if refine and method != "warm":
+        raise ValueError(f"refine is for method 'warm', got {refine} and method {method!r}. Leave it out.")
+    if costates is not None and method == "sequential":
+        raise ValueError("costates are for methods 'replay' and 'warm', got a solver and method 'sequential'.")
+
+
 def _check_shapes(
     shape: tuple[int, int, int], method: str, previous_states: Tensor | None, **of_actions: Tensor | None
 ) -> None:
@@ -266,20 +263,20 @@ class _Actor(NamedTuple):
     noise: Tensor | None
     action_noise: Tensor | None
     action_gradient: Tensor | None
-    costates: CostateIteration | None
 
-    def __call__(self, states: Tensor, steps: int | slice) -> Tensor:
+    def __call__(self, states: Tensor, steps: int | slice, counts: Callable[[], bool] = lambda: True) -> Tensor:
         actions = self.policy.sample(states, None if self.noise is None else self.noise[:, steps])
         if self.action_noise is not None:
             actions = actions + self.action_noise[:, steps]
         if self.action_gradient is not None and actions.requires_grad:
             target = self.action_gradient[:, steps]
-            actions.register_hook(partial(self._accumulate, target))  # type: ignore[no-untyped-call]
+            actions.register_hook(partial(_accumulate, target, counts))  # type: ignore[no-untyped-call]
         return actions
 
-    def _accumulate(self, target: Tensor, gradient: Tensor) -> None:
-        if self.costates is None or not self.costates.is_solving:
-            target += gradient
+
+def _accumulate(target: Tensor, counts: Callable[[], bool], gradient: Tensor) -> None:
+    if counts():
+        target += gradient
 
 
 def _unroll(
@@ -312,7 +309,7 @@ def _unroll(
         if segment is None:
             carry, *part = advance(carry, state, steps)
         else:
-            carry, *part = recompute(advance, carry, state, steps, use_reentrant=False, preserve_rng_state=False)
+            carry, *part = recompute(advance, carry, state, steps, use_reentrant=False)
         state = part[0][:, -1]
         parts.append(part)
     states, actions, rewards = (torch.cat(values, dim=1) for values in zip(*parts, strict=True))

@@ -45,7 +45,7 @@ def test_the_table_of_a_page_is_replaced_and_nothing_else(tmp_path: Path, capsys
         (["--horizons", "0"], "horizons must be at least 1, got 0"),
         (["--batch", "0"], "batch must be at least 1, got 0"),
         (["--heads", "3"], "heads must divide width 8, got 3"),
-        (["--docs", "nowhere.md"], "docs must be a file with the line <!-- imagination"),
+        (["--docs", "nowhere.md"], "docs must be a file with the lines <!-- imagination.* and, further down, <!-- end"),
         (["--device", "tpu"], "invalid choice: 'tpu'"),
     ],
 )

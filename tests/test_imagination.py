@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+import types
 from typing import Any
 
 import pytest
@@ -177,6 +179,113 @@ def test_without_gradients_nothing_is_solved_for(
     assert solver.costates is None
 
 
+@pytest.mark.parametrize("horizon", [1, 7, 10, 12])
+def test_the_default_solver_is_exact_where_the_loop_expands(initial_state: Tensor, horizon: int) -> None:
+    transition, policy = MarkovWorldModel(3, 2, num_layers=0).double(), DeterministicPolicy(3, 2, hidden_dim=8).double()
+    for parameter in [*policy.parameters(), *transition.parameters()]:
+        torch.nn.init.normal_(parameter, std=0.7)
+    model, initial = UnrolledWorldModel(transition), initial_state - torch.tensor([100.0, 0.0, -1.0])
+    gradients = [
+        policy_gradient(policy, model, initial, horizon, method=method, policy_input_gradient=1.0)[1]
+        for method in ("sequential", "replay")
+    ]
+    assert (gradients[1] - gradients[0]).abs().max() <= 1e-10 * gradients[0].abs().max()
+
+
+class Blind(DeterministicPolicy):
+    """Acts without looking."""
+
+    def sample(self, state: Tensor, noise: Tensor | None = None) -> Tensor:
+        return super().sample(torch.zeros_like(state))
+
+
+@pytest.mark.parametrize("kind", [DeterministicPolicy, Blind])
+@pytest.mark.parametrize(
+    "reward_fn", [lambda s, a, n: torch.ones_like(s[..., 0]), lambda s, a, n: s[..., 0], lambda s, a, n: a[..., 0]]
+)
+def test_what_carries_no_gradient_is_in_nobody_s_way(initial_state: Tensor, kind: Any, reward_fn: Any) -> None:
+    model = ActionsWorldModel(3, 2, CausalTransformer(16, 1, 2, 12), reward_fn=reward_fn).double()
+    policy, gradients = kind(3, 2, 8).double(), []
+    for method in ("sequential", "replay"):
+        imagined = imagine(model, policy, initial_state, 12, method=method, policy_input_gradient=1.0)
+        value = imagined.rewards.sum() + imagined.states[:, -1].sum()
+        gradients.append(torch.autograd.grad(value, list(policy.parameters())))
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_a_carry_that_cannot_be_opened_is_refused(initial_state: Tensor, policy: DeterministicPolicy) -> None:
+    class Closed(UnrolledWorldModel):
+        def start(self, state: Tensor, horizon: int) -> Any:
+            return types.SimpleNamespace(state=super().start(state, horizon))
+
+        def step(self, carry: Any, action: Tensor) -> tuple[Any, Tensor, Tensor]:
+            state, *rest = super().step(carry.state, action)
+            return types.SimpleNamespace(state=state), *rest
+
+    model = Closed(MarkovWorldModel(3, 2, 8)).double()
+    with pytest.raises(ValueError, match="must be a tree .* got SimpleNamespace in it.*'sequential'"):
+        imagine(model, policy, initial_state, 5, method="replay", policy_input_gradient=1.0)
+
+
+def test_costates_that_are_not_finite_are_not_gone_on_from(
+    world_model: ActionsWorldModel, policy: DeterministicPolicy, initial_state: Tensor
+) -> None:
+    solver = CostateIteration(window=4)
+    options: dict[str, Any] = {"method": "replay", "policy_input_gradient": 1.0, "costates": solver}
+    _, expected = policy_gradient(policy, world_model, initial_state, HORIZON, **options)
+    assert solver.costates is not None
+    solver.costates[0, 3, 0] = torch.inf
+    _, got = policy_gradient(policy, world_model, initial_state, HORIZON, **options)
+    torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12)
+    assert solver.residual == 0
+    assert solver.solutions == 2
+
+
+def test_it_is_not_known_how_far_costates_moved_before_a_backward_pass_has_told(
+    world_model: ActionsWorldModel, policy: DeterministicPolicy, initial_state: Tensor
+) -> None:
+    solver = CostateIteration(max_passes=0)
+    options: dict[str, Any] = {"policy_input_gradient": 1.0, "costates": solver}
+    policy_gradient(policy, world_model, initial_state, HORIZON, **options)  # torch.autograd.grad tells nothing
+    assert math.isnan(solver.residual)
+    imagine(world_model, policy, initial_state, HORIZON, **options).rewards.sum().backward()
+    assert solver.residual == 1.0  # from zeros
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+@pytest.mark.parametrize("method", ["replay", "warm", "sequential"])
+def test_the_inputs_are_what_the_policy_has_read(
+    world_model: ActionsWorldModel, policy: DeterministicPolicy, initial_state: Tensor, method: Any, share: float
+) -> None:
+    given = {"previous_states": initial_state.unsqueeze(1) + torch.randn(4, 12, 3)} if method == "warm" else {}
+    imagined = imagine(world_model, policy, initial_state, 12, method=method, policy_input_gradient=share, **given)
+    torch.testing.assert_close(policy(imagined.inputs), imagined.actions, rtol=1e-10, atol=1e-12)
+    assert torch.equal(imagined.inputs, imagined.states[:, :-1]) == (method == "sequential")
+
+
+def test_saving_memory_keeps_the_randomness_of_a_model(initial_state: Tensor, policy: DeterministicPolicy) -> None:
+    backbone = CausalTransformer(16, 1, 2, HORIZON)
+    backbone.norm = torch.nn.Sequential(backbone.norm, torch.nn.Dropout(0.5))  # type: ignore[assignment]
+    model, gradients = ActionsWorldModel(3, 2, backbone).double(), []
+    for checkpoint in (False, True):
+        torch.manual_seed(0)
+        options: dict[str, Any] = {"method": "sequential", "checkpoint": checkpoint}
+        gradients.append(policy_gradient(policy, model, initial_state, HORIZON, **options)[1])
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_replay_has_the_gradient_of_the_initial_state_too(
+    world_model: ActionsWorldModel, policy: DeterministicPolicy, initial_state: Tensor, share: float
+) -> None:
+    initial, gradients = initial_state.clone().requires_grad_(), []
+    for method in ("sequential", "replay"):
+        imagined = imagine(world_model, policy, initial, HORIZON, method=method, policy_input_gradient=share)
+        gradients.append(torch.autograd.grad(imagined.rewards.sum(), initial)[0])
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-10, atol=1e-12)
+
+
 def test_each_pass_makes_one_more_costate_exact(
     world_model: ActionsWorldModel, policy: DeterministicPolicy, initial_state: Tensor
 ) -> None:
@@ -270,6 +379,8 @@ def test_an_actions_model_that_iterates_a_transition_has_the_markovian_gradient(
             {"method": "warm", "checkpoint": True, "policy_input_gradient": 1.0},
             "checkpoint must be false for method 'warm'",
         ),
+        ({"method": "replay", "refine": 2}, "refine is for method 'warm', got 2 and method 'replay'"),
+        ({"method": "sequential", "costates": CostateIteration()}, "costates are for methods 'replay' and 'warm'"),
         ({"method": "warm", "refine": -1}, "refine must be at least 0, got -1"),
         ({"method": "warm", "tolerance": -1.0}, "tolerance must be at least 0, got -1.0"),
         ({"method": "sequential", "policy_input_gradient": 2.0}, "policy_input_gradient must be between 0 and 1"),
@@ -304,19 +415,29 @@ def test_warm_is_refused_for_a_stochastic_policy(world_model: ActionsWorldModel,
 
 @pytest.mark.parametrize("method", ["warm", "replay", "sequential"])
 @pytest.mark.parametrize("share", [0.0, 1.0])
-def test_in_half_precision_the_gradient_keeps_its_direction(method: Any, share: float) -> None:
+@pytest.mark.parametrize("inside", [True, False])
+def test_in_half_precision_the_gradient_keeps_its_direction(method: Any, share: float, inside: bool) -> None:
     model, policy = ActionsWorldModel(4, 1, CausalTransformer(32, 2, 2, 50)), DeterministicPolicy(4, 1, 32)
+    with torch.no_grad():
+        policy.network.layers[-1].weight.normal_(std=1.0)  # so that actions depend on the state
     initial = torch.randn(64, 4)
 
-    def gradient(**options: Any) -> Tensor:
-        imagined = imagine(model, policy, initial, 50, policy_input_gradient=share, **options)
-        value = (imagined.states.square().sum(-1).mean(1) + imagined.rewards.mean(1)).mean()
-        return torch.cat([part.flatten() for part in torch.autograd.grad(value, list(policy.parameters()))])
+    def gradient(share: float, method: Any, precision: Any = None) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision is not None):
+            imagined = imagine(model, policy, initial, 50, method=method, policy_input_gradient=share)
+            value = (imagined.states.square().sum(-1).mean(1) + imagined.rewards.mean(1)).mean()
+            if inside:
+                found = torch.autograd.grad(value, list(policy.parameters()))
+        if not inside:
+            found = torch.autograd.grad(value, list(policy.parameters()))
+        return torch.cat([part.flatten() for part in found])
 
-    exact = gradient(method="sequential")
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        got = gradient(method=method)
+    exact, got, other = (
+        gradient(*each) for each in ((share, "sequential"), (share, method, torch.bfloat16), (1 - share, "sequential"))
+    )
     assert torch.cosine_similarity(got, exact, dim=0) > 0.999
+    assert abs(got.norm() / exact.norm() - 1) < 0.03
+    assert abs(other.norm() / exact.norm() - 1) > 0.1
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

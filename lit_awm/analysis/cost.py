@@ -108,7 +108,7 @@ def make_tasks(
         policy.zero_grad()
         torch.autograd.backward(imagined_return())
 
-    solver = CostateIteration(max_passes=0)
+    solver = CostateIteration(window=None, max_passes=0)
     options = {
         "warm": {"previous_states": states},
         "warm_closed": {"previous_states": states, "policy_input_gradient": 1.0, "costates": solver},
@@ -163,7 +163,7 @@ def measure(
     device: torch.device | str = "cpu",
     autocast: torch.dtype | None = None,
 ) -> Iterator[Cost]:
-    """Measure every method that serves a family; each run of a method stands between two of the limit.
+    """Measure every method that serves a family, in turns with the limit.
 
     Args:
         family: One of ``FAMILIES``.

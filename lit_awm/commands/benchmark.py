@@ -41,8 +41,11 @@ def main(arguments: list[str]) -> int:
             parser.error(f"{name} must be at least 1, got {value}.")
     if options.width % options.heads:
         parser.error(f"heads must divide width {options.width}, got {options.heads}.")
-    if options.docs is not None and MARKERS[0] not in _read(options.docs):
-        parser.error(f"docs must be a file with the line {MARKERS[0].strip()}, got {options.docs}.")
+    if options.docs is not None and MARKERS[1] not in _read(options.docs).partition(MARKERS[0])[2]:
+        lines = " and, further down, ".join(marker.strip() for marker in MARKERS)
+        parser.error(
+            f"docs must be a file with the lines {lines}, got {options.docs}. Add them where the table belongs."
+        )
     torch.set_num_threads(options.threads)
     if not options.json:
         print(f"{_conditions(options, device)}\n")  # noqa: T201

@@ -24,7 +24,11 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def start(self, horizon: int) -> Any:
-        """Begin a sequence of up to ``horizon`` tokens and return what it carries, a tree of tensors."""
+        """Begin a sequence of up to ``horizon`` tokens and return what it carries.
+
+        That is a tree (tuples, lists, dictionaries) of tensors and numbers, which can be extended once: a backbone may
+        write into it.
+        """
 
     @abstractmethod
     def extend(self, carry: Any, tokens: Tensor) -> tuple[Any, Tensor]:

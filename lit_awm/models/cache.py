@@ -45,9 +45,17 @@ def attend(query: Tensor, key: Tensor, value: Tensor, cache: KeyValueCache, laye
         cache: What is known of the tokens before.
         layer: Whose memory to use.
 
+    Raises:
+        ValueError: If there are more tokens than the cache was made for.
+
     Returns:
         What they attend to ``(B, K, C, E)``, and the memory of the layer with the new tokens in it.
     """
+    if cache.length + query.shape[2] > cache.horizon:
+        raise ValueError(
+            f"a sequence that was started for {cache.horizon} steps must not be extended to "
+            f"{cache.length + query.shape[2]}. Start it for as many as there will be."
+        )
     if cache.layers:
         memory = cache.layers[layer]
     elif query.shape[2] == cache.horizon:  # all at once: nothing will have to be remembered

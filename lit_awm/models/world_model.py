@@ -101,7 +101,11 @@ class WorldModel(nn.Module, ABC):
 
     @abstractmethod
     def start(self, state: Tensor, horizon: int) -> Any:
-        """Begin an incremental prediction of up to ``horizon`` steps from ``(B, S)`` and return what it carries."""
+        """Begin an incremental prediction of up to ``horizon`` steps from ``(B, S)`` and return what it carries.
+
+        That is a tree (tuples, lists, dictionaries) of tensors and numbers, which can be gone on from once: a model may
+        write into it. Gradients through it are of first order, in reverse mode.
+        """
 
     @abstractmethod
     def step(self, carry: Any, action: Tensor) -> tuple[Any, Tensor, Tensor]:

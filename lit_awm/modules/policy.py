@@ -53,9 +53,9 @@ class PolicyModule(LightningModule):
 
     Raises:
         ValueError: If the world model has no positions for ``imagination_horizon``, the arguments do not fit each
-            other (see :func:`~lit_awm.imagination.check_method`), ``action_noise``, ``tolerance``, ``refine`` or
-            ``entropy_weight`` is negative, a deterministic policy is given an entropy bonus, or a fit starts with a
-            world model that was never fitted.
+            other (see ``check_method`` and ``check_checkpoint`` in :mod:`lit_awm.imagination`), ``action_noise``,
+            ``tolerance``, ``refine`` or ``entropy_weight`` is negative, a deterministic policy is given an entropy
+            bonus, or a fit starts with a world model that was never fitted.
 
     Attributes:
         action_gradient: Gradient ``(B, H, A)`` of the last loss with respect to the imagined actions, zero until it is
@@ -143,7 +143,7 @@ class PolicyModule(LightningModule):
         self.action_gradient = initial.new_zeros(len(initial), horizon, self.policy.action_dim)
         method, options = self.imagination, dict[str, Any]()
         if method == "warm":
-            method, options = warm.prepare(horizon if self.policy_input_gradient > 0 else None)
+            method, options = warm.prepare(initial, horizon if self.policy_input_gradient > 0 else None)
         imagined = imagine(
             self.world_model,
             self.policy,

@@ -32,7 +32,6 @@ class WarmStart:
 
     def __init__(self, tolerance: float, refine: int) -> None:
         self.tolerance, self.refine = tolerance, refine
-        self.costates = CostateIteration()
         self.forget()
 
     def forget(self) -> None:
@@ -41,7 +40,8 @@ class WarmStart:
         self.noise: Tensor | None = None
         self.residual = 0.0  # of the states
         self.effort = WINDOWS  # for the costates, of which nothing is known
-        self.costates.costates = None
+        self.costates = CostateIteration()  # a new one, to which no earlier graph reports
+        self.solutions = 0  # of it that have been judged
         self.said: dict[str, float] = {}  # of the costates, by the update before
 
     def fits(self, initial: Tensor, horizon: int) -> bool:
@@ -49,22 +49,26 @@ class WarmStart:
         states = self.states
         return states is not None and states.shape[1] > horizon and torch.equal(states[:, 0].to(initial), initial)
 
-    def prepare(self, closed_horizon: int | None) -> tuple[Method, dict[str, Any]]:
+    def prepare(self, initial: Tensor, closed_horizon: int | None) -> tuple[Method, dict[str, Any]]:
         """Return the method of the next update, and what ``imagine`` is to be given for it.
 
         Args:
+            initial: The states to imagine from ``(B, S)``.
             closed_horizon: The horizon, if gradients pass through the states that the policy reads; else None.
         """
         refine = self.refine if self.residual > self.tolerance else 0
-        options = {"previous_states": self.states, "refine": refine, "tolerance": self.tolerance}
+        previous = None if self.states is None else self.states.to(initial)
+        options = {"previous_states": previous, "refine": refine, "tolerance": self.tolerance}
         if closed_horizon is None:
             return "warm", options
-        solver = self.costates
-        self.said = {"costate_residual": solver.residual, "costate_passes": solver.passes}
+        solver, self.said = self.costates, {}
         if solver.costates is None or solver.costates.shape[1] != closed_horizon:
             self.effort, solver.costates = WINDOWS, None
-        else:
+        elif solver.solutions != self.solutions:  # there has been a backward pass
             self.effort = self._next_effort()
+            self.said = {"costate_residual": solver.residual, "costate_passes": solver.passes}
+        self.said["effort"] = float(self.effort)
+        self.solutions = solver.solutions
         if self.effort == SEQUENTIAL:
             return "sequential", {}
         is_solving = self.effort == WINDOWS
@@ -92,30 +96,32 @@ class WarmStart:
         if is_first:
             return {}
         said = {"residual": moved, "refine_passes": float(imagined.passes), "has_decoded": float(imagined.has_decoded)}
-        if self.said:
-            said |= self.said | {"effort": float(self.effort)}
+        said |= self.said
         return {name: torch.as_tensor(value) for name, value in said.items()}
 
     def state(self) -> dict[str, Any]:
-        """Return all that makes a resumed run go on exactly, in plain types and tensors."""
+        """Return all that makes a resumed run go on exactly, in plain types and copies of tensors."""
         solver = self.costates
         return {
-            "warm_states": self.states,
-            "warm_noise": self.noise,
+            "warm_states": _copy(self.states),
+            "warm_noise": _copy(self.noise),
             "residual": self.residual,
             "effort": self.effort,
-            "costates": solver.costates,
+            "costates": _copy(solver.costates),
             "costate_residual": solver.residual,
             "costate_passes": solver.passes,
+            "is_judged": solver.solutions == self.solutions,
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from what ``state`` returned."""
-        self.states, self.noise = state["warm_states"], state["warm_noise"]
+        self.forget()
+        self.states, self.noise = _copy(state["warm_states"]), _copy(state["warm_noise"])
         self.residual, self.effort = state["residual"], state["effort"]
         solver = self.costates
-        solver.costates, solver.residual, solver.passes = (
-            state["costates"],
-            state["costate_residual"],
-            state["costate_passes"],
-        )
+        solver.costates, solver.solutions = _copy(state["costates"]), int(not state["is_judged"])
+        solver.residual, solver.passes = state["costate_residual"], state["costate_passes"]
+
+
+def _copy(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.clone()

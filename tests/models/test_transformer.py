@@ -18,6 +18,15 @@ def test_the_cache_is_one_block_of_memory_for_each_layer(with_gradient: bool) ->
     assert cache.length == 5
 
 
+@pytest.mark.parametrize("with_gradient", [True, False])
+def test_more_tokens_than_it_was_started_for_are_refused(with_gradient: bool) -> None:
+    transformer = CausalTransformer(16, 2, 4, max_horizon=7)
+    with torch.set_grad_enabled(with_gradient):
+        cache, _ = transformer.extend(transformer.start(2), torch.randn(2, 2, 16))
+        with pytest.raises(ValueError, match="started for 2 steps must not be extended to 3"):
+            transformer.extend(cache, torch.randn(2, 1, 16))
+
+
 @pytest.mark.parametrize(
     ("sizes", "words"),
     [

@@ -108,6 +108,58 @@ def test_costates_that_move_are_solved_for_and_a_loop_that_is_too_stiff_is_unrol
     assert module.get_extra_state()["effort"] == WINDOWS
 
 
+@pytest.mark.parametrize("horizon", [1, 2, 11, 12])
+def test_exact_costates_are_gone_on_from_at_any_horizon(
+    world_model: ActionsWorldModel, policy: DeterministicPolicy, initial_state: torch.Tensor, horizon: int
+) -> None:
+    module = PolicyModule(policy, world_model, horizon, "warm", policy_input_gradient=1.0)
+    gradient_of(module, initial_state)
+    assert gradient_of(module, initial_state)[1]["effort"] == PASSES
+
+
+def test_where_windows_take_too_many_passes_updates_are_sequential(
+    world_model: ActionsWorldModel, policy: DeterministicPolicy, initial_state: torch.Tensor
+) -> None:
+    module = PolicyModule(policy, world_model, 12, "warm", policy_input_gradient=1.0, tolerance=1e-14)
+    expected, _ = gradient_of(PolicyModule(policy, world_model, 12, "sequential", 1.0), initial_state)
+    for effort in (WINDOWS, SEQUENTIAL, SEQUENTIAL):
+        gradient, _ = gradient_of(module, initial_state)
+        assert module.get_extra_state()["effort"] == effort
+        torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_loss_that_is_not_backpropagated_decides_nothing(
+    world_model: ActionsWorldModel, policy: DeterministicPolicy, initial_state: torch.Tensor
+) -> None:
+    module = PolicyModule(policy, world_model, 8, "warm", policy_input_gradient=1.0, tolerance=1e-3)
+    expected, _ = gradient_of(PolicyModule(policy, world_model, 8, "sequential", 1.0), initial_state)
+    first = module.loss(batch(initial_state))
+    module.loss(batch(initial_state))
+    module.zero_grad()
+    first.backward()
+    got = torch.cat([parameter.grad.flatten() for parameter in policy.parameters()])  # type: ignore[union-attr]
+    assert ((got - expected).norm() / expected.norm()).item() < 1e-3
+    assert module.get_extra_state()["effort"] == WINDOWS
+    first = module.loss(batch(initial_state))
+    module.forget()
+    first.backward()
+    assert module.get_extra_state()["costates"] is None
+
+
+def test_the_state_is_a_copy(
+    world_model: ActionsWorldModel, policy: DeterministicPolicy, initial_state: torch.Tensor
+) -> None:
+    module = PolicyModule(policy, world_model, 8, "warm", policy_input_gradient=1.0)
+    gradient_of(module, initial_state)
+    state = module.get_extra_state()
+    kept = {name: state[name].clone() for name in ("costates", "warm_states")}
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.mul_(1.2)
+    gradient_of(module, initial_state)
+    assert all(torch.equal(state[name], value) for name, value in kept.items())
+
+
 def test_states_that_moved_are_refined_in_the_next_update(
     world_model: ActionsWorldModel, policy: DeterministicPolicy, initial_state: torch.Tensor
 ) -> None:
