@@ -13,7 +13,7 @@ import gc
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -109,7 +109,7 @@ def make_tasks(
         torch.autograd.backward(imagined_return())
 
     solver = CostateIteration(window=None, max_passes=0)
-    options = {
+    options: dict[str, dict[str, Any]] = {
         "warm": {"previous_states": states},
         "warm_closed": {"previous_states": states, "policy_input_gradient": 1.0, "costates": solver},
         "replay": {},
@@ -119,8 +119,8 @@ def make_tasks(
     }
 
     def imagined(name: str) -> Tensor:
-        method = name.removesuffix("_closed")
-        rewards = imagine(model, policy, states[:, 0], horizon, method=method, **options[name]).rewards  # type: ignore
+        method: Any = name.removesuffix("_closed")
+        rewards = imagine(model, policy, states[:, 0], horizon, method=method, **options[name]).rewards
         return rewards.sum()
 
     returns: dict[str, Callable[[], Tensor]] = {
