@@ -82,7 +82,7 @@ def test_the_policy_learns_through_the_target_and_the_critic_from_fixed_states()
     for network in (bootstrap.critic, bootstrap.target):
         torch.nn.init.normal_(network.network[-1].weight)
     states, rewards = torch.randn(3, 5, 1, requires_grad=True), torch.randn(3, 4, requires_grad=True)
-    imagined = Imagined(states, torch.zeros(3, 4, 1), rewards)
+    imagined = Imagined(states, torch.zeros(3, 4, 1), rewards, states[:, :-1].detach())
     expected = rewards @ 0.9 ** torch.arange(4) + 0.9**4 * bootstrap.target(states[:, -1])
     going_on = torch.zeros(3, 5, dtype=torch.bool)
     torch.testing.assert_close(bootstrap.returns(imagined, going_on), expected)
