@@ -1,8 +1,9 @@
 """Error and cost of closed-loop gradients by costates: ``python benchmarks/closed_loop.py [--json] [SYSTEM ...]``.
 
-For each system a world model and a policy are learned by the common recipe with ``policy_input_gradient: 1``, then the
-gradient of that policy through that model is taken by each method, with one thread. The error is relative, to the
-sequential gradient in double precision; the time is over one parallel forward and backward pass of the same model.
+For each system a world model and a policy are learned by the common recipe with ``policy_input_gradient: 1`` and
+``imagination: warm``, then the gradient of that policy through that model is taken by each method, with one thread. The
+error is relative, to the sequential gradient in double precision; the time is over one parallel forward and backward
+pass of the same model.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ WINDOWS, TOLERANCES = (None, 50, 25, 10), (0.3, 0.1, 0.03)
 def learn(system: str, epochs: int, progress: bool) -> tuple[WorldModel, Policy, Tensor]:
     """Return a world model, a policy learned in it, and initial states."""
     options = [f"--data.env={system}", "--model.policy_module.policy_input_gradient=1"]
+    options += ["--model.policy_module.imagination=warm"]
     module, data = build(options)
     fit(module, data, epochs, progress=progress)
     model = module.world_model.world_model.requires_grad_(False)

@@ -46,6 +46,9 @@ def main(arguments: list[str]) -> int:
         parser.error(
             f"docs must be a file with the lines {lines}, got {options.docs}. Add them where the table belongs."
         )
+    if options.out.exists() and not options.out.is_dir():
+        parser.error(f"out must be a folder, got the file {str(options.out)!r}.")
+    options.out.mkdir(parents=True, exist_ok=True)  # now, not after all has been measured
     torch.set_num_threads(options.threads)
     if not options.json:
         print(f"{_conditions(options, device)}\n")  # noqa: T201
@@ -96,7 +99,6 @@ def _conditions(options: argparse.Namespace, device: torch.device) -> str:
 
 def _write(options: argparse.Namespace, costs: list[Cost], conditions: str) -> None:
     """Write table, figure and data, and print the table or the data."""
-    options.out.mkdir(parents=True, exist_ok=True)
     result = {"conditions": conditions, "rows": [cost._asdict() for cost in costs]}
     (options.out / "imagination.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     table = "\n".join(_table(costs)) + f"\n\n{conditions}\n"
