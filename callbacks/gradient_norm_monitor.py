@@ -11,13 +11,14 @@ from torch import Tensor
 
 from lit_awm.callbacks.policy_module import policy_module
 from lit_awm.checks import check_count
+from lit_awm.modules.optimization import is_written
 
 
 class GradientNormMonitor(Callback):
     """Log ``world_model/grad_norm`` and ``policy/grad_norm``: Euclidean norms, before any clipping by the module.
 
     For a module with several optimizers (``AlternatingModule``) the name is that of the phase whose optimizer is about
-    to step.
+    to step, and only norms that will be written are computed (``log_every_n_steps``).
 
     Args:
         layers: Whether to log the norm of each group of layers too, as ``PHASE/grad_norm/GROUP``; a group is a direct
@@ -45,6 +46,8 @@ class GradientNormMonitor(Callback):
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
+        if not is_written(pl_module):
+            return
         phases: Any = getattr(pl_module, "optimized_phases", getattr(pl_module, "phases", ("model",)))
         phase = phases[trainer.optimizers.index(optimizer)]
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -18,9 +18,8 @@ Shape legend: ``B`` batch, ``H`` horizon, ``C`` steps of a window, ``S`` state s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,8 +40,7 @@ class CostateIteration:
         tolerance: Relative change of the costates of a window, in standard units, at which its passes end; with 0 they
             go on until the costates are exact.
         max_passes: The most passes in a window; None for as many as make it exact, ``C``. With 0 the costates of the
-            time before are used as they are, and the backward pass, which must be a ``backward()``, makes the next
-            ones at no cost.
+            time before are used as they are, and the backward pass makes the next ones at no cost.
 
     Raises:
         ValueError: If ``window`` is below 1, or ``tolerance`` or ``max_passes`` negative.
@@ -103,9 +101,8 @@ class _Solution:
 
     def observe(self, first: int, new: Tensor) -> None:
         """Take in what the final backward pass says about the costates of a window."""
-        if not self.is_solving:
-            used = self.costates[:, first : first + new.shape[1]]
-            self._take(first, self._change(new, used) if self.max_passes == 0 else self.residuals[first], new)
+        used = self.costates[:, first : first + new.shape[1]]
+        self._take(first, self._change(new, used) if self.max_passes == 0 else self.residuals[first], new)
 
     def _take(self, first: int, residual: float, costates: Tensor) -> None:
         is_first_time = first not in self.residuals
@@ -122,9 +119,30 @@ class _Solution:
         return 0.0 if change == 0 else (change / size).item()
 
 
+class _Graph(NamedTuple):
+    """The graph of one window, which ends at leaves in place of what is before the window."""
+
+    solution: _Solution
+    beta: float
+    first: int
+    inputs: Tensor  # (B, C, S), a leaf
+    links: list[Tensor]  # leaves, in place of what the window before has left
+    sources: list[Tensor]
+    predicted: Tensor  # (B, C, S)
+    outputs: list[Tensor]  # all that gradients pass through, with what is left to the next window
+
+    def pull(
+        self, seeds: list[tuple[Tensor, Tensor]], to: list[Tensor], retain_graph: bool = True
+    ) -> tuple[Tensor | None, ...]:
+        """Return the gradients of some tensors, given those of some outputs, of which a cache takes possession."""
+        outputs, grads = zip(*((output, grad) for output, grad in seeds if output.requires_grad), strict=True)
+        return torch.autograd.grad(outputs, to, grads, retain_graph=retain_graph, allow_unused=True)
+
+
 def sweep(
     world_model: WorldModel,
     act: Callable[[Tensor, slice, Callable[[], bool]], Tensor],
+    sources: Iterable[Tensor],
     states: Tensor,
     beta: float,
     solver: CostateIteration,
@@ -135,6 +153,7 @@ def sweep(
         world_model: A model that reads no state but the first.
         act: The policy, for states and the steps that they belong to, and whether a gradient that arrives is one that
             counts, as those of the passes that solve for costates do not.
+        sources: What policy and model depend on besides, like weights; gradients reach nothing else.
         states: The states that the policy reads ``(B, H, S)``; but the first state of a window is the one that the
             window before has ended in.
         beta: Share of the gradient that passes through them.
@@ -149,31 +168,29 @@ def sweep(
     """
     horizon = states.shape[1]
     solution = _Solution(solver, states.detach(), world_model.state_scaler.scale)
+    trained = [source for source in sources if source.requires_grad]
     carry, boundary = world_model.start(states[:, 0], horizon), states[:, 0]
     parts = []
     for first in range(0, horizon, solution.window):
         steps = slice(first, min(first + solution.window, horizon))
-        inputs = torch.cat([boundary.unsqueeze(1), states[:, first + 1 : steps.stop]], dim=1).detach().requires_grad_()
-        inputs.register_hook(partial(solution.observe, first))  # type: ignore[no-untyped-call]
+        linked, with_links = _open(carry)
+        read = torch.cat([boundary.unsqueeze(1), states[:, first + 1 : steps.stop]], dim=1)
+        inputs, *links = (tensor.detach().requires_grad_() for tensor in (read, *linked))
         actions = act(inputs, steps, lambda: not solution.is_solving)
-        carry, predicted, rewards = world_model.extend(carry, actions)
-        leaves, tree = tree_flatten((predicted, actions, rewards, carry))
-        _check_carry(leaves)
-        where = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.requires_grad]
-        if predicted.requires_grad:
-            passed = _Feedback.apply(  # type: ignore[no-untyped-call]
-                solution, beta, first, inputs, boundary, *[leaves[i] for i in where]
-            )
-            for i, leaf in zip(where, passed, strict=True):
-                leaves[i] = leaf
-        predicted, actions, rewards, carry = tree_unflatten(leaves, tree)
+        carry, predicted, rewards = world_model.extend(with_links(links), actions)
+        outputs, with_outputs = _open((predicted, actions, rewards, carry))
+        graph = _Graph(solution, beta, first, inputs, links, trained, predicted, outputs)
+        passed = _Window.apply(graph, boundary, *linked, *trained) if outputs else ()  # type: ignore[no-untyped-call]
+        predicted, actions, rewards, carry = with_outputs(passed)
         boundary = predicted[:, -1]
         parts.append((actions, predicted, rewards, inputs.detach()))
     actions, predicted, rewards, read = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
     return actions, predicted, rewards, read
 
 
-def _check_carry(leaves: list[Any]) -> None:
+def _open(tree: Any) -> tuple[list[Tensor], Callable[[Iterable[Tensor]], Any]]:
+    """Return the tensors of a tree that gradients pass through, and what makes the same tree with others for them."""
+    leaves, structure = tree_flatten(tree)
     for leaf in leaves:
         if leaf is not None and not isinstance(leaf, Tensor | int | float | bool | str):
             raise ValueError(
@@ -181,40 +198,58 @@ def _check_carry(leaves: list[Any]) -> None:
                 f"and numbers, got {type(leaf).__name__} in it, through which gradients would be lost. Carry a "
                 "NamedTuple, or imagine by 'sequential'."
             )
+    where = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.requires_grad]
+
+    def close(tensors: Iterable[Tensor]) -> Any:
+        others = list(leaves)
+        for i, tensor in zip(where, tensors, strict=True):
+            others[i] = tensor
+        return tree_unflatten(others, structure)
+
+    return [leaves[i] for i in where], close
 
 
-class _Feedback(torch.autograd.Function):
-    """Pass on what a window predicts; backward, add what its states mean to the actions of the policy.
+class _Window(torch.autograd.Function):
+    """Pass on the outputs of a window; backward, solve for its costates and pull the gradient through its graph.
 
-    The first of the outputs are the predicted states.
+    The graphs of windows are apart, so that a pass through one does not walk those of all before.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, solution: _Solution, beta: float, first: int, inputs: Tensor, boundary: Tensor, *outputs: Tensor
-    ) -> Any:
-        ctx.solution, ctx.beta, ctx.first = solution, beta, first
-        ctx.inputs, ctx.outputs = inputs, outputs  # not saved, since later windows write to the memory of a cache
+    def forward(ctx: Any, graph: _Graph, *before: Tensor) -> Any:
+        ctx.graph = graph
         ctx.set_materialize_grads(False)
-        return tuple(output.view_as(output) for output in outputs)
+        return tuple(output.detach() for output in graph.outputs)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        beta, inputs = ctx.beta, ctx.inputs
-        states, *others = grads
-        states = torch.zeros_like(ctx.outputs[0]) if states is None else states
-        known = [(out, grad) for out, grad in zip(ctx.outputs[1:], others, strict=True) if grad is not None]
+        graph: _Graph = ctx.graph
+        beta, predicted, inputs = graph.beta, graph.predicted, graph.inputs
+        known = [(out, grad) for out, grad in zip(graph.outputs, grads, strict=True) if grad is not None]
+        states = next((grad for out, grad in known if out is predicted), torch.zeros_like(predicted))
+        others = [(out, grad) for out, grad in known if out is not predicted]
 
-        def with_feedback(costates: Tensor) -> Tensor:
-            return torch.cat([states[:, :-1] + beta * costates[:, 1:], states[:, -1:]], dim=1)
+        def pull(seeds: list[tuple[Tensor, Tensor]]) -> Tensor:
+            (grad,) = graph.pull(seeds, [inputs])
+            return torch.zeros_like(inputs) if grad is None else grad
+
+        def fed_back(costates: Tensor) -> Tensor:
+            return beta * torch.cat([costates[:, 1:], torch.zeros_like(costates[:, :1])], dim=1)
+
+        first_pass: list[tuple[Tensor, Tensor]] = []
 
         def apply(costates: Tensor) -> Tensor:
-            pairs = [*known, (ctx.outputs[0], with_feedback(costates))]
-            outputs, seeds = zip(*((out, grad.clone()) for out, grad in pairs), strict=True)  # a cache adds in place
-            return torch.autograd.grad(
-                outputs, inputs, seeds, retain_graph=True, allow_unused=True, materialize_grads=True
-            )[0]
+            if first_pass:  # then only the change has to be pulled, through the window alone
+                before, reached = first_pass[0]
+                return reached + pull([(predicted, fed_back(costates - before))])
+            seeds = [(out, grad.clone()) for out, grad in others]
+            first_pass.append((costates, pull([*seeds, (predicted, states + fed_back(costates))])))
+            return first_pass[0][1]
 
-        costates = ctx.solution.solve(apply, ctx.first, inputs.shape[1])
-        return None, None, None, None, beta * costates[:, 0], with_feedback(costates), *others
+        costates = graph.solution.solve(apply, graph.first, inputs.shape[1])
+        keep: bool = torch._C._autograd._get_current_graph_task_keep_graph()  # as the caller has asked for
+        seeds = [*others, (predicted, states + fed_back(costates))]
+        found = graph.pull(seeds, [inputs, *graph.links, *graph.sources], retain_graph=keep)
+        graph.solution.observe(graph.first, torch.zeros_like(inputs) if found[0] is None else found[0])
+        return None, beta * costates[:, 0], *found[1:]

@@ -172,7 +172,10 @@ def imagine(
     states = torch.cat([initial_state.unsqueeze(1), found.states[:, 1:]], dim=1)
     if policy_input_gradient > 0 and torch.is_grad_enabled():
         solver = CostateIteration() if costates is None else costates
-        actions, predicted, rewards, read = sweep(world_model, act.__call__, states, policy_input_gradient, solver)
+        sources = [*policy.parameters(), *world_model.parameters(), *([] if action_noise is None else [action_noise])]
+        actions, predicted, rewards, read = sweep(
+            world_model, act.__call__, sources, states, policy_input_gradient, solver
+        )
     else:
         read = states.detach()
         actions = act(read, slice(None))

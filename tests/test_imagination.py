@@ -247,10 +247,21 @@ def test_it_is_not_known_how_far_costates_moved_before_a_backward_pass_has_told(
 ) -> None:
     solver = CostateIteration(max_passes=0)
     options: dict[str, Any] = {"policy_input_gradient": 1.0, "costates": solver}
-    policy_gradient(policy, world_model, initial_state, HORIZON, **options)  # torch.autograd.grad tells nothing
+    returns = imagine(world_model, policy, initial_state, HORIZON, **options).rewards.sum()
     assert math.isnan(solver.residual)
-    imagine(world_model, policy, initial_state, HORIZON, **options).rewards.sum().backward()
+    returns.backward()
     assert solver.residual == 1.0  # from zeros
+
+
+def test_the_graph_of_a_closed_loop_serves_as_many_backward_passes_as_are_asked_for(
+    world_model: ActionsWorldModel, policy: DeterministicPolicy, initial_state: Tensor
+) -> None:
+    returns = imagine(world_model, policy, initial_state, HORIZON, policy_input_gradient=1.0).rewards.sum()
+    weights = list(policy.parameters())
+    once = torch.autograd.grad(returns, weights, retain_graph=True)
+    torch.testing.assert_close(torch.autograd.grad(returns, weights), once, rtol=1e-12, atol=0)
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        torch.autograd.grad(returns, weights)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])

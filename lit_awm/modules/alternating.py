@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lit_awm.checks import check_at_least
 from lit_awm.models import Policy, RewardFn, SimulatorWorldModel, StepFn, WorldModel
-from lit_awm.modules.optimization import log_evaluation, prefixed
+from lit_awm.modules.optimization import is_written, log_evaluation, prefixed
 from lit_awm.modules.policy import PolicyModule
 from lit_awm.modules.world_model import WorldModelModule
 
@@ -22,7 +22,8 @@ class AlternatingModule(LightningModule):
     """Fit a world model and optimise a policy in it within one ``fit``, each with an optimizer of its own.
 
     The phase that a batch is tagged with decides which of the two child modules takes a step; both can be fitted alone
-    as well. Models come as factories, since their sizes are the environment's.
+    as well. Models come as factories, since their sizes are the environment's. Metrics are logged in every
+    ``log_every_n_steps``-th batch, in which the trainer writes them, and in the last one of an epoch.
 
     Args:
         state_dim: Size ``S`` of a state; the command line takes it from the data.
@@ -45,6 +46,10 @@ class AlternatingModule(LightningModule):
         ValueError: If ``accumulate`` is below 1, or above it with warm imagination, ``gradient_clip_val`` is not
             positive, or a reward is to be known of which there is no function; when training starts, if there is more
             than one process.
+
+    Attributes:
+        optimized_phases: The phases whose module has parameters, in the order of their optimizers; a simulator has
+            none.
     """
 
     phases = ("world_model", "policy")
@@ -87,6 +92,8 @@ class AlternatingModule(LightningModule):
                 "a whole batch. Use 'replay'."
             )
         self.gradient_clip_val, self.accumulate = gradient_clip_val, accumulate
+        children: dict[str, WorldModelModule | PolicyModule] = {"world_model": self.world_model, "policy": self.policy}
+        self.optimized_phases = tuple(phase for phase in self.phases if children[phase].trained_parameters())
         self.automatic_optimization = False
         self.register_buffer("model_updates", torch.tensor(0))
 
@@ -96,12 +103,6 @@ class AlternatingModule(LightningModule):
     def policy_updates(self) -> Tensor:
         """How many updates the policy has had."""
         return self.policy.updates
-
-    @property
-    def optimized_phases(self) -> tuple[str, ...]:
-        """The phases whose module has parameters, in the order of their optimizers; a simulator has none."""
-        children: tuple[WorldModelModule | PolicyModule, ...] = (self.world_model, self.policy)
-        return tuple(self.phases[i] for i, child in enumerate(children) if child.trained_parameters())
 
     @property
     def behaviour_policy(self) -> Policy:
@@ -139,7 +140,8 @@ class AlternatingModule(LightningModule):
             self.model_updates += 1
         else:
             self.policy.after_update()
-        self.log_dict(prefixed(phase, metrics), batch_size=len(batch))
+        if is_written(self):
+            self.log_dict(prefixed(phase, metrics), batch_size=len(batch))
         return loss
 
     def _update(

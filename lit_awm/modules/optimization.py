@@ -1,4 +1,4 @@
-"""What the modules share: optimizers given as callables, and the logging of an evaluation."""
+"""What the modules share: optimizers given as callables, and logging."""
 
 from __future__ import annotations
 
@@ -46,6 +46,18 @@ def log_evaluation(module: LightningModule, evaluation: TensorDict) -> None:
     for score in SCORES:
         if score in evaluation.keys():
             module.log(f"eval/{score}", evaluation[score].mean(), batch_size=len(evaluation), sync_dist=True)
+
+
+def is_written(module: LightningModule) -> bool:
+    """Tell whether metrics of this batch are written, or are the last of an epoch; else logging them is time lost.
+
+    With automatic optimization the answer is yes: there the trainer counts the steps of the optimizer, not batches.
+    """
+    trainer = module.trainer
+    if module.automatic_optimization or trainer.fast_dev_run or trainer.is_last_batch:
+        return True
+    every = trainer.log_every_n_steps
+    return bool(every) and (trainer.fit_loop.total_batch_idx + 1) % every == 0
 
 
 def prefixed(prefix: str, metrics: dict[str, Tensor]) -> dict[str, Tensor]:
