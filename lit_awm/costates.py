@@ -177,7 +177,8 @@ def sweep(
         read = torch.cat([boundary.unsqueeze(1), states[:, first + 1 : steps.stop]], dim=1)
         inputs, *links = (tensor.detach().requires_grad_() for tensor in (read, *linked))
         actions = act(inputs, steps, lambda: not solution.is_solving)
-        carry, predicted, rewards = world_model.extend(with_links(links), actions)
+        views = [link.view_as(link) for link in links]  # no leaves, so that it can be known whether they are asked for
+        carry, predicted, rewards = world_model.extend(with_links(views), actions)
         outputs, with_outputs = _open((predicted, actions, rewards, carry))
         graph = _Graph(solution, beta, first, inputs, links, trained, predicted, outputs)
         passed = _Window.apply(graph, boundary, *linked, *trained) if outputs else ()  # type: ignore[no-untyped-call]

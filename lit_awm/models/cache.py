@@ -97,7 +97,8 @@ class _CachedAttention(torch.autograd.Function):
     """Attention whose graph holds a memory once, however often it is extended.
 
     The memory is an input and an output. Its gradient is handed from extension to extension, the last one first; each
-    adds its share in place, and takes from it the gradient of the tokens that it had added.
+    adds its share in place, and takes from it the gradient of the tokens that it had added. Where nobody asks for the
+    gradient of the tokens before, it is not computed.
     """
 
     @staticmethod
@@ -113,18 +114,28 @@ class _CachedAttention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor | None, grad_keys: Tensor | None, grad_values: Tensor | None) -> Any:
         query, attended = ctx.saved_tensors
-        length, total = ctx.length, ctx.length + query.shape[2]
+        length, count = ctx.length, query.shape[2]
+        total = length + count
+        is_asked = any(node is not None and torch._C._will_engine_execute_node(node) for node, _ in ctx.next_functions[3:5])
+        begin = 0 if is_asked else length  # of the tokens whose gradients are needed
         if grad_keys is None or grad_values is None:
-            grad_keys, grad_values = (torch.zeros_like(place) for place in ctx.memory)
+            keys, values = ctx.memory
+            size = keys.shape[-1] if is_asked else count
+            grad_keys = keys.new_zeros(*keys.shape[:-1], size)
+            grad_values = values.new_zeros(*values.shape[:2], size, values.shape[3])
+            added_keys, added_values = grad_keys[..., : total - begin], grad_values[:, :, : total - begin]
+        else:
+            added_keys, added_values = grad_keys[..., begin:total], grad_values[:, :, begin:total]
         if grad is not None:
             keys, values = ctx.memory[0][..., :total], ctx.memory[1][:, :, :total]
             weights = _weights(query, keys, length)
-            _add_product(grad_values[:, :, :total], weights.mT, grad)
+            _add_product(added_values, weights[..., begin:].mT, grad)
             inner = (grad * attended).sum(-1, keepdim=True)
             grad_scores = (grad @ values.mT).sub_(inner).mul_(weights).mul_(query.shape[-1] ** -0.5)
-            _add_product(grad_keys[..., :total], query.mT, grad_scores)
+            _add_product(added_keys, query.mT, grad_scores[..., begin:])
             grad_query = grad_scores @ keys.mT
         else:
             grad_query = torch.zeros_like(query)
-        grad_key, grad_value = grad_keys[..., length:total].mT.clone(), grad_values[:, :, length:total].clone()
-        return grad_query, grad_key, grad_value, grad_keys, grad_values, None
+        grad_key, grad_value = added_keys[..., -count:].mT.clone(), added_values[:, :, -count:].clone()
+        earlier = (grad_keys, grad_values) if is_asked else (None, None)
+        return grad_query, grad_key, grad_value, *earlier, None
