@@ -94,11 +94,16 @@ def check_checkpoint(checkpoint: bool, method: str, policy_input_gradient: float
         )
 
 
-def cheapest_method(world_model: WorldModel, policy: Policy) -> Method:
-    """Return the cheapest method that can serve a world model and a policy: warm, else replay, else sequential."""
+def cheapest_method(world_model: WorldModel, policy: Policy, policy_input_gradient: float = 0.0) -> Method:
+    """Return the cheapest method that can serve: warm, else replay, else sequential.
+
+    Where gradients pass through the states that the policy reads, replay is not cheaper than a graph of steps.
+    """
     if world_model.reads_later_states:
         return "sequential"
-    return "replay" if policy.is_stochastic else "warm"
+    if not policy.is_stochastic:
+        return "warm"
+    return "sequential" if policy_input_gradient > 0 else "replay"
 
 
 def imagine(

@@ -116,7 +116,9 @@ class _CachedAttention(torch.autograd.Function):
         query, attended = ctx.saved_tensors
         length, count = ctx.length, query.shape[2]
         total = length + count
-        is_asked = any(node is not None and torch._C._will_engine_execute_node(node) for node, _ in ctx.next_functions[3:5])
+        is_asked = any(
+            node is not None and torch._C._will_engine_execute_node(node) for node, _ in ctx.next_functions[3:5]
+        )
         begin = 0 if is_asked else length  # of the tokens whose gradients are needed
         if grad_keys is None or grad_values is None:
             keys, values = ctx.memory

@@ -54,9 +54,9 @@ def is_written(module: LightningModule) -> bool:
     With automatic optimization the answer is yes: there the trainer counts the steps of the optimizer, not batches.
     """
     trainer = module.trainer
-    if module.automatic_optimization or trainer.fast_dev_run or trainer.is_last_batch:
+    if module.automatic_optimization or trainer.fast_dev_run or trainer.is_last_batch:  # type: ignore[attr-defined]
         return True
-    every = trainer.log_every_n_steps
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
     return bool(every) and (trainer.fit_loop.total_batch_idx + 1) % every == 0
 
 

@@ -32,7 +32,7 @@ class PolicyModule(LightningModule):
         imagination_horizon: Steps to imagine.
         imagination: How to unroll, see :func:`~lit_awm.imagination.imagine`; ``"warm"`` reuses the states of the
             update before, as long as initial states and world model stay the same; ``"auto"`` is the cheapest method
-            that can serve the world model and the policy, and ``"sequential"`` if ``policy_input_gradient`` is above 0.
+            that can serve the other arguments, see :func:`~lit_awm.imagination.cheapest_method`.
         policy_input_gradient: Share of the gradient that passes through the states that the policy reads.
         tolerance: Largest change between updates that ``"warm"`` takes without doing more in the next one: of states in
             standard deviations, of the gradient through them relative to its size; see
@@ -84,7 +84,7 @@ class PolicyModule(LightningModule):
         super().__init__()
         world_model.check_horizon(imagination_horizon)
         if imagination == "auto":
-            imagination = "sequential" if policy_input_gradient > 0 else cheapest_method(world_model, policy)
+            imagination = cheapest_method(world_model, policy, policy_input_gradient)
         check_method(imagination, world_model, policy, policy_input_gradient)
         check_checkpoint(checkpoint, imagination, policy_input_gradient)
         check_at_least(0, action_noise=action_noise, tolerance=tolerance, refine=refine)
