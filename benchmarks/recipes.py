@@ -24,16 +24,16 @@ from tqdm import tqdm
 from lit_awm.cli import COMMON, recipes
 
 
-def run(recipe: str, seed: int, folder: Path, threads: int) -> dict[str, Any]:
+def run(recipe: str, seed: int, folder: Path, threads: int, system: str, *options: str) -> dict[str, Any]:
     """Train by a recipe, score the last checkpoint, and return what ``lit-awm evaluate --json`` says."""
     command = [sys.executable, "-m", "lit_awm.cli"]
     logger = [f"--trainer.logger.save_dir={folder}", f"--trainer.logger.version=seed_{seed}"]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    fit = [*command, "fit", f"--config={recipe}", f"--seed_everything={seed}", *logger]
-    log = folder / f"{recipe}_{seed}.txt"
+    fit = [*command, "fit", f"--config={recipe}", f"--seed_everything={seed}", *options, *logger]
+    log = folder / f"{system}_{seed}.txt"
     with log.open("w") as file:
         subprocess.run(fit, stdout=file, stderr=subprocess.STDOUT, check=True, env=environment)
-    checkpoint = folder / recipe / f"seed_{seed}" / "checkpoints" / "last.ckpt"
+    checkpoint = folder / system / f"seed_{seed}" / "checkpoints" / "last.ckpt"
     scored = subprocess.run(
         [*command, "evaluate", str(checkpoint), "--json"], capture_output=True, text=True, check=True
     )
@@ -74,7 +74,7 @@ def main() -> None:
     options.folder.mkdir(parents=True)
     jobs = [(recipe, seed) for recipe in options.recipes for seed in options.seeds]
     with ThreadPoolExecutor(options.jobs) as pool:
-        futures = [pool.submit(run, recipe, seed, options.folder, options.threads) for recipe, seed in jobs]
+        futures = [pool.submit(run, recipe, seed, options.folder, options.threads, recipe) for recipe, seed in jobs]
         results = [future.result() for future in tqdm(futures, "runs", disable=options.json)]
     if options.json:
         print(json.dumps({"rows": results}))  # noqa: T201
