@@ -133,61 +133,63 @@ def imagine(
         horizon: Number ``H`` of steps.
         method: ``"sequential"``, ``"replay"`` or ``"warm"``, see above.
         policy_input_gradient: Share in [0, 1] of the gradient that passes through the states that the policy reads.
-        previous_states: ``(B, H, S)`` or longer, the states that the policy reads if ``method`` is ``"warm"``.
-        refine: The most passes without gradient by which ``"warm"`` brings the given states nearer to what the policy
-            leads to; a pass that does not bring them nearer is followed by decoding.
+        previous_states: ``(B, H, S)`` or longer, what the policy reads if ``method`` is ``"warm"``.
+        refine: The most passes by which ``"warm"`` refines the given states; where one does not help, it decodes.
         tolerance: Largest change of a state in a pass, in standard deviations, at which refining ends.
-        costates: How ``"replay"`` and ``"warm"`` solve for the gradient through the states that the policy reads; None
-            for a new solver that makes it exact.
+        costates: How ``"replay"`` and ``"warm"`` solve for the gradient through the policy's inputs; None for exactly.
         checkpoint: Whether to save memory by computing predictions once more in the backward pass: of a quarter of the
-            batch at a time, or with ``"sequential"`` of as many steps at a time as there are such parts. Where costates
-            are solved for, the whole graph is needed more than once, and this is refused.
-        action_noise: ``(B, H, A)`` to be added to the policy's actions, or None. Nothing is clipped, so that noise of
-            mean zero leaves the mean action where it is.
-        action_gradient: ``(B, H, A)``, to which every backward pass adds the gradient with respect to the actions, as
-            far as it passes through the model; or None.
+            batch at a time, or with ``"sequential"`` of ``sqrt(H)`` steps. Refused where costates are solved for.
+        action_noise: ``(B, H, A)`` to be added to the policy's actions without clipping, or None.
+        action_gradient: ``(B, H, A)``, to which every backward pass adds the gradient of the actions; or None.
 
     Raises:
-        ValueError: If the method cannot serve the other arguments (see :func:`check_method`, :func:`check_checkpoint`),
-            the horizon is beyond the model's, ``refine`` or ``tolerance`` is negative, ``previous_states``, ``refine``
-            or ``costates`` are given to a method that does not use them, ``previous_states`` are too few, or
-            ``action_noise`` or ``action_gradient`` has another shape than the actions.
+        ValueError: If the method cannot serve or use another argument (see :func:`check_method`,
+            :func:`check_checkpoint`), the horizon is beyond the model's, a number is negative, or a shape does not fit.
 
     Example:
         >>> from lit_awm.models import ActionsWorldModel, DeterministicPolicy
         >>> model, policy = ActionsWorldModel(state_dim=3, action_dim=1), DeterministicPolicy(state_dim=3, action_dim=1)
-        >>> imagined = imagine(model, policy, torch.zeros(2, 3), horizon=5)
-        >>> imagined.states.shape, imagined.actions.shape, imagined.rewards.shape
-        (torch.Size([2, 6, 3]), torch.Size([2, 5, 1]), torch.Size([2, 5]))
+        >>> [tuple(each.shape) for each in imagine(model, policy, torch.zeros(2, 3), horizon=5)[:3]]
+        [(2, 6, 3), (2, 5, 1), (2, 5)]
     """
     check_method(method, world_model, policy, policy_input_gradient)
     world_model.check_horizon(horizon)
-    check_at_least(0, refine=refine, tolerance=tolerance)
     check_checkpoint(checkpoint, method, policy_input_gradient)
-    _check_use(method, refine, costates)
+    _check_use(method, refine, tolerance, costates)
     shape = (len(initial_state), horizon, policy.action_dim)
     _check_shapes(shape, method, previous_states, action_noise=action_noise, action_gradient=action_gradient)
     noise = initial_state.new_empty(shape).normal_() if policy.is_stochastic else None
     act = _Actor(policy, noise, action_noise, action_gradient)
     if method == "sequential":
-        segment = math.ceil(math.sqrt(horizon)) if checkpoint else None
-        imagined = _unroll(world_model, act, initial_state, horizon, policy_input_gradient, segment)
-        return _without_rewards_after_the_end(world_model, imagined)
-    found = _find_inputs(world_model, act, initial_state, horizon, previous_states, refine, tolerance)
+        imagined = _unroll(world_model, act, initial_state, horizon, policy_input_gradient, checkpoint)
+    else:
+        found = _find_inputs(world_model, act, initial_state, horizon, previous_states, refine, tolerance)
+        imagined = _imagine_from(found, world_model, act, initial_state, policy_input_gradient, costates, checkpoint)
+    return _without_rewards_after_the_end(world_model, imagined)
+
+
+def _imagine_from(
+    found: _Inputs,
+    world_model: WorldModel,
+    act: _Actor,
+    initial_state: Tensor,
+    policy_input_gradient: float,
+    costates: CostateIteration | None,
+    checkpoint: bool,
+) -> Imagined:
+    """Take all steps at once, from the states that the policy is to read."""
     states = torch.cat([initial_state.unsqueeze(1), found.states[:, 1:]], dim=1)
     if policy_input_gradient > 0 and torch.is_grad_enabled():
+        sources = [*act.sources(), *world_model.parameters()]
         solver = CostateIteration() if costates is None else costates
-        sources = [*policy.parameters(), *world_model.parameters(), *([] if action_noise is None else [action_noise])]
-        actions, predicted, rewards, read = sweep(
-            world_model, act.__call__, sources, states, policy_input_gradient, solver
-        )
+        swept = sweep(world_model, act.__call__, sources, states, policy_input_gradient, solver)
+        actions, predicted, rewards, read = swept
     else:
         read = states.detach()
         actions = act(read, slice(None))
         predicted, rewards = _predict(world_model, states, actions, PARTS if checkpoint else 1)
     everything = torch.cat([states[:, :1], predicted], dim=1)
-    imagined = Imagined(everything, actions, rewards, read, found.passes, found.has_decoded)
-    return _without_rewards_after_the_end(world_model, imagined)
+    return Imagined(everything, actions, rewards, read, found.passes, found.has_decoded)
 
 
 def _predict(world_model: WorldModel, states: Tensor, actions: Tensor, parts: int) -> Prediction:
@@ -236,7 +238,8 @@ def _find_inputs(
     return _Inputs(_unroll(world_model, act, initial_state, horizon, 0.0).states[:, :-1], passes, has_decoded=True)
 
 
-def _check_use(method: str, refine: int, costates: CostateIteration | None) -> None:
+def _check_use(method: str, refine: int, tolerance: float, costates: CostateIteration | None) -> None:
+    check_at_least(0, refine=refine, tolerance=tolerance)
     if refine and method != "warm":
         raise ValueError(f"refine is for method 'warm', got {refine} and method {method!r}. Leave it out.")
     if costates is not None and method == "sequential":
@@ -272,6 +275,10 @@ class _Actor(NamedTuple):
     action_noise: Tensor | None
     action_gradient: Tensor | None
 
+    def sources(self) -> list[Tensor]:
+        """Return what gradients can reach besides the states."""
+        return [*self.policy.parameters(), *([] if self.action_noise is None else [self.action_noise])]
+
     def __call__(self, states: Tensor, steps: int | slice, counts: Callable[[], bool] = lambda: True) -> Tensor:
         actions = self.policy.sample(states, None if self.noise is None else self.noise[:, steps])
         if self.action_noise is not None:
@@ -293,9 +300,9 @@ def _unroll(
     state: Tensor,
     horizon: int,
     policy_input_gradient: float,
-    segment: int | None = None,
+    checkpoint: bool = False,
 ) -> Imagined:
-    """Take step after step; with a ``segment``, so many at a time are computed once more in the backward pass."""
+    """Take step after step; to save memory, some at a time are computed once more in the backward pass."""
 
     def advance(carry: Any, state: Tensor, steps: range) -> tuple[Any, Tensor, Tensor, Tensor]:
         states, actions, rewards = [], [], []
@@ -311,13 +318,13 @@ def _unroll(
         return carry, torch.stack(states, 1), torch.stack(actions, 1), torch.stack(rewards, 1)
 
     initial, carry, parts = state, world_model.start(state, horizon), []
-    length = horizon if segment is None else segment
+    length = math.ceil(math.sqrt(horizon)) if checkpoint else horizon
     for first in range(0, horizon, length):
         steps = range(first, min(first + length, horizon))
-        if segment is None:
-            carry, *part = advance(carry, state, steps)
-        else:
+        if checkpoint:
             carry, *part = recompute(advance, carry, state, steps, use_reentrant=False)
+        else:
+            carry, *part = advance(carry, state, steps)
         state = part[0][:, -1]
         parts.append(part)
     states, actions, rewards = (torch.cat(values, dim=1) for values in zip(*parts, strict=True))

@@ -37,6 +37,7 @@ class SaveConfig(SaveConfigCallback):
     """Save the recipe beside the log, in the log, and in every checkpoint, so that a checkpoint explains itself."""
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Hand the recipe to the logger."""
         if trainer.logger is not None:
             trainer.logger.log_hyperparams({"config": self._dump()})
 
@@ -57,12 +58,14 @@ class AwmCLI(LightningCLI):
         return {"fit": shared | {"train_dataloaders", "val_dataloaders"}, "validate": shared}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Let the data say what the models need to know of the environment."""
         for name in ("state_dim", "action_dim", "known_reward_fn", "known_step_fn", "clock_step"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
     def before_instantiate_classes(self) -> None:
+        """Load checkpoints without running code from them, unless asked to."""
         if self.subcommand is not None and self.config[self.subcommand].weights_only is None:
-            self.config[self.subcommand].weights_only = True  # never run code from a checkpoint unless asked to
+            self.config[self.subcommand].weights_only = True
 
     def instantiate_classes(self) -> None:
         """Build model, data and trainer; what they find wrong is an error of usage."""

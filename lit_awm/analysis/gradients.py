@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -157,17 +157,9 @@ def measure_gradients(
     copies = PolicyCopies(policy, len(initial_state))
     sink = initial_state.new_zeros(len(initial_state), max(horizons), policy.action_dim)
     needs_steps = world_model.reads_later_states or policy_input_gradient > 0  # and no costates for each pass
-    imagined = imagine(
-        world_model,
-        copies,
-        initial_state,
-        max(horizons),
-        method="sequential" if needs_steps else "replay",
-        policy_input_gradient=policy_input_gradient,
-        action_noise=action_noise,
-        action_gradient=sink,
-    )
-
+    options: dict[str, Any] = {"method": "sequential" if needs_steps else "replay", "action_noise": action_noise}
+    options |= {"policy_input_gradient": policy_input_gradient, "action_gradient": sink}
+    imagined = imagine(world_model, copies, initial_state, max(horizons), **options)
     differentiate = _Differentiator(list(copies.weights.values()), sink)
     measured = []
     for horizon in horizons:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -104,15 +104,20 @@ def solve(
         for start in chosen:
             near.append(descent.approach(start))
             bar.update()
-        found = []
-        for shares in sorted(near, key=descent.cost)[:finished]:  # an exact target takes long
-            found.append(descent.finish(shares))
-            bar.update()
-            bar.set_postfix(cost=f"{min(solution.cost for solution in found):.8g}")
+        found = _finish(descent, sorted(near, key=descent.cost)[:finished], bar)  # an exact target takes long
     found = sorted((each for each in found if each.violation <= 10 * TOLERANCE), key=lambda each: each.cost)
     if not found:
         raise RuntimeError(f"no start of {len(chosen)} met the constraints of {shooting.env.name}; raise `starts`.")
     return replace(found[0], costs=[each.cost for each in found], time_s=time.perf_counter() - begin)
+
+
+def _finish(descent: _Descent, starts: list[Array], bar: tqdm[Any]) -> list[Solution]:
+    found = []
+    for shares in starts:
+        found.append(descent.finish(shares))
+        bar.update()
+        bar.set_postfix(cost=f"{min(solution.cost for solution in found):.8g}")
+    return found
 
 
 def random_cost(env: ControlEnv | TransformedEnv, sequences: int = 4096, seed: int = 0) -> float:
