@@ -18,7 +18,7 @@ class GradientNormMonitor(Callback):
     """Log ``world_model/grad_norm`` and ``policy/grad_norm``: Euclidean norms, before any clipping by the module.
 
     For a module with several optimizers (``AlternatingModule``) the name is that of the phase whose optimizer is about
-    to step, and only norms that will be written are computed (``log_every_n_steps``).
+    to step, and norms are logged in the batches in which the trainer writes them and the last of an epoch.
 
     Args:
         layers: Whether to log the norm of each group of layers too, as ``PHASE/grad_norm/GROUP``; a group is a direct
@@ -35,6 +35,7 @@ class GradientNormMonitor(Callback):
     def __init__(self, layers: bool = False, positions: int = 0) -> None:
         check_count(0, positions=positions)
         self.layers, self.positions = layers, positions
+        self._latest: dict[str, dict[str, Tensor]] = {}  # norms, by phase
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self.positions and getattr(pl_module, "accumulate", 1) > 1:
@@ -43,11 +44,12 @@ class GradientNormMonitor(Callback):
                 f"{pl_module.accumulate}. Set `accumulate: 1`, or leave `positions` out."
             )
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._latest.clear()
+
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        if not is_written(pl_module):
-            return
         phases: Any = getattr(pl_module, "optimized_phases", getattr(pl_module, "phases", ("model",)))
         phase = phases[trainer.optimizers.index(optimizer)]
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -57,7 +59,10 @@ class GradientNormMonitor(Callback):
             norms |= {f"{phase}/grad_norm/{name}": norm for name, norm in _by_group(pl_module, trained).items()}
         if self.positions and phase == "policy":
             norms |= {f"policy/action_grad_norm/{part}": norm for part, norm in self._by_position(pl_module)}
-        pl_module.log_dict(norms, batch_size=1)
+        self._latest[phase] = norms
+        if pl_module.automatic_optimization or is_written(trainer):
+            for latest in self._latest.values():
+                pl_module.log_dict(latest, batch_size=1)
 
     def _by_position(self, pl_module: LightningModule) -> Iterable[tuple[int, Tensor]]:
         gradients = policy_module(pl_module, type(self).__name__).action_gradient

@@ -127,7 +127,7 @@ class _Graph(NamedTuple):
     first: int
     inputs: Tensor  # (B, C, S), a leaf
     links: list[Tensor]  # leaves, in place of what the window before has left
-    sources: list[Tensor]
+    sources: list[Tensor]  # all other leaves, like weights and noise
     predicted: Tensor  # (B, C, S)
     outputs: list[Tensor]  # all that gradients pass through, with what is left to the next window
 
@@ -142,7 +142,6 @@ class _Graph(NamedTuple):
 def sweep(
     world_model: WorldModel,
     act: Callable[[Tensor, slice, Callable[[], bool]], Tensor],
-    sources: Iterable[Tensor],
     states: Tensor,
     beta: float,
     solver: CostateIteration,
@@ -153,7 +152,6 @@ def sweep(
         world_model: A model that reads no state but the first.
         act: The policy, for states and the steps that they belong to, and whether a gradient that arrives is one that
             counts, as those of the passes that solve for costates do not.
-        sources: What policy and model depend on besides, like weights; gradients reach nothing else.
         states: The states that the policy reads ``(B, H, S)``; but the first state of a window is the one that the
             window before has ended in.
         beta: Share of the gradient that passes through them.
@@ -168,7 +166,6 @@ def sweep(
     """
     horizon = states.shape[1]
     solution = _Solution(solver, states.detach(), world_model.state_scaler.scale)
-    trained = [source for source in sources if source.requires_grad]
     carry, boundary = world_model.start(states[:, 0], horizon), states[:, 0]
     parts = []
     for first in range(0, horizon, solution.window):
@@ -177,11 +174,11 @@ def sweep(
         read = torch.cat([boundary.unsqueeze(1), states[:, first + 1 : steps.stop]], dim=1)
         inputs, *links = (tensor.detach().requires_grad_() for tensor in (read, *linked))
         actions = act(inputs, steps, lambda: not solution.is_solving)
-        views = [link.view_as(link) for link in links]  # no leaves, so that it can be known whether they are asked for
-        carry, predicted, rewards = world_model.extend(with_links(views), actions)
+        carry, predicted, rewards = world_model.extend(with_links(links), actions)
         outputs, with_outputs = _open((predicted, actions, rewards, carry))
-        graph = _Graph(solution, beta, first, inputs, links, trained, predicted, outputs)
-        passed = _Window.apply(graph, boundary, *linked, *trained) if outputs else ()  # type: ignore[no-untyped-call]
+        sources = _leaves(outputs, [inputs, *links])
+        graph = _Graph(solution, beta, first, inputs, links, sources, predicted, outputs)
+        passed = _Window.apply(graph, boundary, *linked, *sources) if outputs else ()  # type: ignore[no-untyped-call]
         predicted, actions, rewards, carry = with_outputs(passed)
         boundary = predicted[:, -1]
         parts.append((actions, predicted, rewards, inputs.detach()))
@@ -210,6 +207,26 @@ def _open(tree: Any) -> tuple[list[Tensor], Callable[[Iterable[Tensor]], Any]]:
     return [leaves[i] for i in where], close
 
 
+def _leaves(outputs: list[Tensor], but: list[Tensor]) -> list[Tensor]:
+    """Return the leaves at which the graph of some outputs ends, but for some that are known."""
+    known = {id(tensor) for tensor in but}
+    leaves = [output for output in outputs if output.is_leaf and id(output) not in known]
+    nodes = [output.grad_fn for output in outputs]
+    seen = set(nodes)
+    while nodes:
+        node = nodes.pop()
+        if node is None:
+            continue
+        leaf = getattr(node, "variable", None)  # of those that accumulate
+        if leaf is not None and id(leaf) not in known:
+            leaves.append(leaf)
+        for before, _ in node.next_functions:
+            if before not in seen:
+                seen.add(before)
+                nodes.append(before)
+    return leaves
+
+
 class _Window(torch.autograd.Function):
     """Pass on the outputs of a window; backward, solve for its costates and pull the gradient through its graph.
 
@@ -227,9 +244,10 @@ class _Window(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
         graph: _Graph = ctx.graph
         beta, predicted, inputs = graph.beta, graph.predicted, graph.inputs
-        known = [(out, grad) for out, grad in zip(graph.outputs, grads, strict=True) if grad is not None]
-        states = next((grad for out, grad in known if out is predicted), torch.zeros_like(predicted))
-        others = [(out, grad) for out, grad in known if out is not predicted]
+        begin = int(predicted.requires_grad)  # then it is the first output
+        states = grads[0] if begin and grads[0] is not None else torch.zeros_like(predicted)
+        pairs = zip(graph.outputs[begin:], grads[begin:], strict=True)
+        others = [(out, grad) for out, grad in pairs if grad is not None]
 
         def pull(seeds: list[tuple[Tensor, Tensor]]) -> Tensor:
             (grad,) = graph.pull(seeds, [inputs])
@@ -238,18 +256,18 @@ class _Window(torch.autograd.Function):
         def fed_back(costates: Tensor) -> Tensor:
             return beta * torch.cat([costates[:, 1:], torch.zeros_like(costates[:, :1])], dim=1)
 
-        first_pass: list[tuple[Tensor, Tensor]] = []
+        own: list[Tensor] = []  # without feedback, pulled once
 
         def apply(costates: Tensor) -> Tensor:
-            if first_pass:  # then only the change has to be pulled, through the window alone
-                before, reached = first_pass[0]
-                return reached + pull([(predicted, fed_back(costates - before))])
-            seeds = [(out, grad.clone()) for out, grad in others]
-            first_pass.append((costates, pull([*seeds, (predicted, states + fed_back(costates))])))
-            return first_pass[0][1]
+            if not own:
+                own.append(pull([*((out, grad.clone()) for out, grad in others), (predicted, states)]))
+                if not costates.any():
+                    return own[0]
+            return own[0] + pull([(predicted, fed_back(costates))])
 
         costates = graph.solution.solve(apply, graph.first, inputs.shape[1])
-        keep: bool = torch._C._autograd._get_current_graph_task_keep_graph()  # as the caller has asked for
+        # As the caller has asked for; but windows before may share nodes with this one.
+        keep: bool = graph.first > 0 or torch._C._autograd._get_current_graph_task_keep_graph()
         seeds = [*others, (predicted, states + fed_back(costates))]
         found = graph.pull(seeds, [inputs, *graph.links, *graph.sources], retain_graph=keep)
         graph.solution.observe(graph.first, torch.zeros_like(inputs) if found[0] is None else found[0])

@@ -94,12 +94,14 @@ def check_checkpoint(checkpoint: bool, method: str, policy_input_gradient: float
         )
 
 
-def cheapest_method(world_model: WorldModel, policy: Policy, policy_input_gradient: float = 0.0) -> Method:
+def cheapest_method(
+    world_model: WorldModel, policy: Policy, policy_input_gradient: float = 0.0, checkpoint: bool = False
+) -> Method:
     """Return the cheapest method that can serve: warm, else replay, else sequential.
 
     Where gradients pass through the states that the policy reads, replay is not cheaper than a graph of steps.
     """
-    if world_model.reads_later_states:
+    if world_model.reads_later_states or (checkpoint and policy_input_gradient > 0):
         return "sequential"
     if not policy.is_stochastic:
         return "warm"
@@ -180,10 +182,8 @@ def _imagine_from(
     """Take all steps at once, from the states that the policy is to read."""
     states = torch.cat([initial_state.unsqueeze(1), found.states[:, 1:]], dim=1)
     if policy_input_gradient > 0 and torch.is_grad_enabled():
-        sources = [*act.sources(), *world_model.parameters()]
         solver = CostateIteration() if costates is None else costates
-        swept = sweep(world_model, act.__call__, sources, states, policy_input_gradient, solver)
-        actions, predicted, rewards, read = swept
+        actions, predicted, rewards, read = sweep(world_model, act.__call__, states, policy_input_gradient, solver)
     else:
         read = states.detach()
         actions = act(read, slice(None))
@@ -274,10 +274,6 @@ class _Actor(NamedTuple):
     noise: Tensor | None
     action_noise: Tensor | None
     action_gradient: Tensor | None
-
-    def sources(self) -> list[Tensor]:
-        """Return what gradients can reach besides the states."""
-        return [*self.policy.parameters(), *([] if self.action_noise is None else [self.action_noise])]
 
     def __call__(self, states: Tensor, steps: int | slice, counts: Callable[[], bool] = lambda: True) -> Tensor:
         actions = self.policy.sample(states, None if self.noise is None else self.noise[:, steps])

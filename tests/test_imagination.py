@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_awm.costates import CostateIteration
 from lit_awm.imagination import imagine
@@ -165,6 +165,63 @@ def test_replay_with_costates_has_the_closed_loop_gradient_of_sequential(
     assert len(got) == len(expected)
     for ours, theirs in zip(got, expected, strict=True):
         assert (ours - theirs).abs().max() <= 1e-10 * theirs.abs().max()
+
+
+@CLOSED_LOOP
+def test_closed_loop_gradients_reach_every_leaf_once(
+    policy: DeterministicPolicy, initial_state: Tensor, window: int | None
+) -> None:
+    price = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)  # of no module
+    shared = [layer for layer in policy.modules() if isinstance(layer, nn.Linear)][-1].bias
+    model = ActionsWorldModel(
+        3, 2, RecurrentBackbone(8), reward_fn=lambda s, a, n: price * n[..., 0] + (shared * a).sum(-1)
+    )
+    model.double().requires_grad_(False)
+    noise = (0.1 * torch.randn(4, HORIZON, 2, dtype=torch.float64)).requires_grad_()
+    gradients = []
+    for options in ({"method": "sequential"}, {"method": "replay", "costates": CostateIteration(window)}):
+        given: dict[str, Any] = {"policy_input_gradient": 1.0, "action_noise": noise, **options}
+        value = imagine(model, policy, initial_state, HORIZON, **given).rewards.sum()
+        gradients.append(torch.autograd.grad(value, [price, noise, *policy.parameters()]))
+    for ours, theirs in zip(*gradients, strict=True):
+        assert (ours - theirs).abs().max() <= 1e-10 * theirs.abs().max()
+
+
+class Remembering(ActionsWorldModel):
+    """Carries the states that it predicts, and pays for the one before."""
+
+    def start(self, state: Tensor, horizon: int) -> Any:
+        return super().start(state, horizon), state.unsqueeze(1)
+
+    def extend(self, carry: Any, actions: Tensor) -> Any:
+        inner, states, rewards = super().extend(carry[0], actions)
+        before = torch.cat([carry[1][:, -1:], states[:, :-1]], dim=1)
+        return (inner, states), states, rewards + before[..., 0].square()
+
+
+@CLOSED_LOOP
+def test_what_is_predicted_may_be_carried_too(
+    policy: DeterministicPolicy, initial_state: Tensor, window: int | None
+) -> None:
+    model = Remembering(3, 2, RecurrentBackbone(8)).double()
+    model.state_scaler.load_state_dict(policy.state_scaler.state_dict())
+    options: dict[str, Any] = {"policy_input_gradient": 1.0}
+    _, expected = policy_gradient(policy, model, initial_state, HORIZON, method="sequential", **options)
+    solver = CostateIteration(window)
+    _, got = policy_gradient(policy, model, initial_state, HORIZON, method="replay", costates=solver, **options)
+    torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12)
+
+
+@CLOSED_LOOP
+def test_costates_are_exact_from_whatever_they_start(
+    world_model: ActionsWorldModel, policy: DeterministicPolicy, initial_state: Tensor, window: int | None
+) -> None:
+    _, expected = policy_gradient(policy, world_model, initial_state, HORIZON, policy_input_gradient=1.0)
+    solver = CostateIteration(window)
+    solver.costates = 1e9 * torch.randn(4, HORIZON, 3, dtype=torch.float64)
+    options: dict[str, Any] = {"policy_input_gradient": 1.0, "costates": solver}
+    _, got = policy_gradient(policy, world_model, initial_state, HORIZON, **options)
+    torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])

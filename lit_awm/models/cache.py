@@ -57,7 +57,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, cache: KeyValueCache, laye
             f"{cache.length + query.shape[2]}. Start it for as many as there will be."
         )
     if cache.layers:
-        memory = cache.layers[layer]
+        keys, values = cache.layers[layer]
+        memory = _no_leaf(keys), _no_leaf(values)
     elif query.shape[2] == cache.horizon:  # all at once: nothing will have to be remembered
         return F.scaled_dot_product_attention(query, key, value, is_causal=True), (key.mT, value)
     else:
@@ -67,6 +68,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, cache: KeyValueCache, laye
         attended, *links = _CachedAttention.apply(query, key, value, *memory, cache.length)  # type: ignore[no-untyped-call]
         return attended, (links[0], links[1])
     return _write_and_attend(query, key, value, memory, cache.length), memory
+
+
+def _no_leaf(tensor: Tensor) -> Tensor:
+    """Return the same memory as no leaf, since of a leaf it cannot be known whether its gradient is asked for."""
+    return tensor.view_as(tensor) if tensor.requires_grad and tensor.is_leaf else tensor
 
 
 def _write_and_attend(query: Tensor, key: Tensor, value: Tensor, memory: Memory, length: int) -> Tensor:

@@ -22,8 +22,8 @@ class AlternatingModule(LightningModule):
     """Fit a world model and optimise a policy in it within one ``fit``, each with an optimizer of its own.
 
     The phase that a batch is tagged with decides which of the two child modules takes a step; both can be fitted alone
-    as well. Models come as factories, since their sizes are the environment's. Metrics are logged in every
-    ``log_every_n_steps``-th batch, in which the trainer writes them, and in the last one of an epoch.
+    as well. Models come as factories, since their sizes are the environment's. Metrics are logged, the
+    latest of both phases, in the batches in which the trainer writes (``log_every_n_steps``), and the last of an epoch.
 
     Args:
         state_dim: Size ``S`` of a state; the command line takes it from the data.
@@ -89,12 +89,13 @@ class AlternatingModule(LightningModule):
         if accumulate > 1 and self.policy.imagination == "warm":
             raise ValueError(
                 f"accumulate must be 1 with imagination 'warm', got {accumulate}: the states that it reuses belong to "
-                "a whole batch. Use 'replay'."
+                "a whole batch. Use 'replay', or 'sequential' where policy_input_gradient is above 0."
             )
         self.gradient_clip_val, self.accumulate = gradient_clip_val, accumulate
         children: dict[str, WorldModelModule | PolicyModule] = {"world_model": self.world_model, "policy": self.policy}
         self.optimized_phases = tuple(phase for phase in self.phases if children[phase].trained_parameters())
         self.automatic_optimization = False
+        self._latest: dict[str, dict[str, Tensor]] = {}  # metrics, by phase
         self.register_buffer("model_updates", torch.tensor(0))
 
     model_updates: Tensor
@@ -121,6 +122,9 @@ class AlternatingModule(LightningModule):
         children = dict(zip(self.phases, (self.world_model, self.policy), strict=True))
         return tuple(children[phase].configure_optimizers() for phase in self.optimized_phases)
 
+    def on_train_epoch_start(self) -> None:
+        self._latest.clear()
+
     def training_step(self, batch: TensorDict, batch_idx: int) -> Tensor:
         phase = batch["phase"]
         child = (self.world_model, self.policy)[self.phases.index(phase)]
@@ -140,8 +144,10 @@ class AlternatingModule(LightningModule):
             self.model_updates += 1
         else:
             self.policy.after_update()
-        if is_written(self):
-            self.log_dict(prefixed(phase, metrics), batch_size=len(batch))
+        self._latest[phase] = prefixed(phase, metrics)
+        if is_written(self.trainer):
+            for latest in self._latest.values():
+                self.log_dict(latest, batch_size=len(batch))
         return loss
 
     def _update(

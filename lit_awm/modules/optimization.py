@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from tensordict import TensorDict
 from torch import Tensor, nn
@@ -48,16 +48,14 @@ def log_evaluation(module: LightningModule, evaluation: TensorDict) -> None:
             module.log(f"eval/{score}", evaluation[score].mean(), batch_size=len(evaluation), sync_dist=True)
 
 
-def is_written(module: LightningModule) -> bool:
-    """Tell whether metrics of this batch are written, or are the last of an epoch; else logging them is time lost.
+def is_written(trainer: Trainer) -> bool:
+    """Tell whether the trainer will write what is logged in this batch, or it is the last of an epoch.
 
-    With automatic optimization the answer is yes: there the trainer counts the steps of the optimizer, not batches.
+    To log in every batch what is written in one of fifty would take as long as a layer of a small model.
     """
-    trainer = module.trainer
-    if module.automatic_optimization or trainer.fast_dev_run or trainer.is_last_batch:  # type: ignore[attr-defined]
-        return True
-    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-    return bool(every) and (trainer.fit_loop.total_batch_idx + 1) % every == 0
+    # The trainer's own words, since what it counts depends on how and when a run was resumed.
+    will_write: bool = trainer._logger_connector.should_update_logs
+    return will_write or trainer.is_last_batch or bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
 
 
 def prefixed(prefix: str, metrics: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -84,7 +84,7 @@ class PolicyModule(LightningModule):
         super().__init__()
         world_model.check_horizon(imagination_horizon)
         if imagination == "auto":
-            imagination = cheapest_method(world_model, policy, policy_input_gradient)
+            imagination = cheapest_method(world_model, policy, policy_input_gradient, checkpoint)
         check_method(imagination, world_model, policy, policy_input_gradient)
         check_checkpoint(checkpoint, imagination, policy_input_gradient)
         check_at_least(0, action_noise=action_noise, tolerance=tolerance, refine=refine)

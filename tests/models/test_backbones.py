@@ -108,3 +108,15 @@ def test_the_attention_backbone_is_softmax_attention() -> None:
 def test_bad_arguments_are_refused(make: Callable[[], Backbone], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_the_gradient_of_a_memory_that_was_cut_off_can_be_asked_for() -> None:
+    backbone = CausalTransformer(8, 1, 2, 4).double()
+    tokens = torch.randn(2, 4, 8, dtype=torch.float64)
+    carry, _ = backbone.extend(backbone.start(4), tokens[:, :2])
+    keys, values = (memory.detach().requires_grad_() for memory in carry.layers[0])
+    _, features = backbone.extend(carry._replace(layers=((keys, values),)), tokens[:, 2:])
+    (grad_keys,) = torch.autograd.grad(features.sum(), keys, retain_graph=True)
+    features.sum().backward()
+    torch.testing.assert_close(keys.grad, grad_keys)
+    assert grad_keys[..., :2].abs().sum() > 0

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from functools import partial
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import CSVLogger
 from tensordict import TensorDict
 from torch.utils.data import DataLoader
 
+from lit_awm.callbacks import GradientNormMonitor
 from lit_awm.data import ExperienceDataModule
 from lit_awm.models import ActionsWorldModel, CausalTransformer, DeterministicPolicy
 from lit_awm.modules import AlternatingModule, PolicyModule
@@ -145,6 +149,20 @@ def test_warm_imagination_starts_anew_when_the_model_has_changed(make_trainer: C
     trainer = make_trainer(max_epochs=2, callbacks=[watch], log_every_n_steps=1, logger=True)
     trainer.fit(make_module(data, imagination="warm"), data)
     assert watch.seen == [False, True, True] * 2
+
+
+def test_metrics_of_both_phases_are_logged_whenever_the_trainer_writes(
+    make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    data, logger = make_data(world_model_updates=2, policy_updates=3), CSVLogger(tmp_path)
+    trainer = make_trainer(max_epochs=2, logger=logger, log_every_n_steps=4, callbacks=[GradientNormMonitor()])
+    trainer.fit(make_module(data), data)
+    with (Path(logger.log_dir) / "metrics.csv").open() as file:
+        rows = {int(row["step"]): row for row in csv.DictReader(file) if row["world_model/loss"]}
+    assert sorted(rows) == [3, 7]
+    for name in ("world_model/loss", "world_model/grad_norm", "policy/return", "policy/grad_norm"):
+        assert rows[3][name], name  # a batch of the policy, after all of the world model
+        assert rows[7][name], name
 
 
 def test_both_phases_survive_a_fractional_limit(make_trainer: Callable[..., Trainer]) -> None:

@@ -243,6 +243,12 @@ def test_auto_is_the_cheapest_method_that_serves(make_model: Any, make_policy: A
     module.loss(batch(torch.randn(2, 3)))
 
 
+def test_auto_goes_step_by_step_where_memory_is_to_be_saved_in_a_closed_loop() -> None:
+    model, policy = ActionsWorldModel(3, 2), DeterministicPolicy(3, 2)
+    module = PolicyModule(policy, model, 5, "auto", policy_input_gradient=1.0, checkpoint=True)
+    assert module.imagination == "sequential"
+
+
 def test_the_entropy_weight_follows_its_schedule_over_updates(
     world_model: ActionsWorldModel, initial_state: torch.Tensor
 ) -> None:
