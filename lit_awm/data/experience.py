@@ -177,7 +177,11 @@ class ExperienceDataModule(LightningDataModule):
         self.buffer = ReplayBuffer(
             storage=LazyTensorStorage(self.capacity),
             sampler=SliceSampler(
-                slice_len=self.slice_length, traj_key=TRAJECTORY, strict_length=True, cache_values=True
+                slice_len=self.slice_length,
+                traj_key=TRAJECTORY,
+                strict_length=True,
+                truncated_key=None,  # nobody reads where slices end
+                cache_values=True,
             ),
             batch_size=self.world_model_batch_size * self.slice_length,
         )
