@@ -1,4 +1,4 @@
-"""Error and cost of closed-loop gradients by costates: ``python benchmarks/closed_loop.py [--json] [SYSTEM ...]``.
+"""Error and cost of closed-loop gradients by costates: ``python benchmarks/closed_loop.py [--compile] [SYSTEM ...]``.
 
 For each system a world model and a policy are learned by the common recipe with ``policy_input_gradient: 1`` and
 ``imagination: warm``, then the gradient of that policy through that model is taken by each method, with one thread. The
@@ -27,6 +27,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from lit_awm.costates import CostateIteration
+from lit_awm.decoding import CompiledDecoder
 from lit_awm.imagination import imagine
 from lit_awm.models import DeterministicPolicy, Policy, WorldModel
 from lit_awm.modules import PolicyModule
@@ -101,7 +102,7 @@ def time_ratio(task: Callable[[], object], limit: Callable[[], object]) -> float
     return min(times[task]) / min(times[limit])
 
 
-def measure(system: str, epochs: int, progress: bool) -> list[dict[str, Any]]:
+def measure(system: str, epochs: int, progress: bool, decoder: CompiledDecoder | None) -> list[dict[str, Any]]:
     """Return a row for each method."""
     model, policy, initial = learn(system, epochs, progress)
     doubled = copy.deepcopy(model).double(), copy.deepcopy(policy).double(), initial.double()
@@ -131,7 +132,7 @@ def measure(system: str, epochs: int, progress: bool) -> list[dict[str, Any]]:
     add("sequential")
     for window in WINDOWS:
         for tolerance in TOLERANCES:
-            add("replay", CostateIteration(window, tolerance))
+            add("replay", CostateIteration(window, tolerance), decoder=decoder)
     for tolerance in WARM_TOLERANCES:
         torch.manual_seed(0)
         new = DeterministicPolicy(model.state_dim, model.action_dim)
@@ -148,10 +149,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("systems", nargs="*", default=["cancer_treatment", "van_der_pol"])
     parser.add_argument("--epochs", type=int, default=3, help="outer iterations of learning")
+    parser.add_argument("--compile", action="store_true", help="let replay decode by a compiled step")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [row for system in options.systems for row in measure(system, options.epochs, not options.json)]
+    decoder = CompiledDecoder() if options.compile else None
+    rows = [row for system in options.systems for row in measure(system, options.epochs, not options.json, decoder)]
     if options.json:
         print(json.dumps({"rows": rows}))  # noqa: T201
         return
@@ -162,9 +165,10 @@ def main() -> None:
         largest = f" ({row['largest_error']:.1e})" if "largest_error" in row else ""
         cells += [f"{row['error']:.1e}{largest}", f"{row['time_ratio']:.2f}" if "time_ratio" in row else None]
         print("| " + " | ".join("" if cell is None else str(cell) for cell in cells) + " |")  # noqa: T201
+    decoding = "compiled" if options.compile else "ordinary"
     print(  # noqa: T201
         f"\nBatch {BATCH}, H = {HORIZON}, one thread ({platform.machine()}), models learned in {options.epochs} outer "
-        f"iterations, torch {torch.__version__}, {date.today():%Y-%m-%d}."
+        f"iterations, {decoding} decoding, torch {torch.__version__}, {date.today():%Y-%m-%d}."
     )
 
 

@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from lit_awm.actor import Actor
 from lit_awm.checks import check_at_least
 from lit_awm.models import WorldModel
 
@@ -141,7 +142,7 @@ class _Graph(NamedTuple):
 
 def sweep(
     world_model: WorldModel,
-    act: Callable[[Tensor, slice, Callable[[], bool]], Tensor],
+    act: Actor,
     states: Tensor,
     beta: float,
     solver: CostateIteration,
@@ -150,8 +151,7 @@ def sweep(
 
     Args:
         world_model: A model that reads no state but the first.
-        act: The policy, for states and the steps that they belong to, and whether a gradient that arrives is one that
-            counts, as those of the passes that solve for costates do not.
+        act: The policy; gradients of its actions in the passes that solve for costates do not count.
         states: The states that the policy reads ``(B, H, S)``; but the first state of a window is the one that the
             window before has ended in.
         beta: Share of the gradient that passes through them.
@@ -173,7 +173,7 @@ def sweep(
         linked, with_links = _open(carry)
         read = torch.cat([boundary.unsqueeze(1), states[:, first + 1 : steps.stop]], dim=1)
         inputs, *links = (tensor.detach().requires_grad_() for tensor in (read, *linked))
-        actions = act(inputs, steps, lambda: not solution.is_solving)
+        actions = act.at(steps)(inputs, lambda: not solution.is_solving)
         carry, predicted, rewards = world_model.extend(with_links(links), actions)
         outputs, with_outputs = _open((predicted, actions, rewards, carry))
         sources = _leaves(outputs, [inputs, *links])

@@ -18,16 +18,16 @@ Shape legend: ``B`` batch, ``H`` horizon, ``S`` state size, ``A`` action size.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
+from lit_awm.actor import Actor
 from lit_awm.checks import check_at_least
 from lit_awm.costates import CostateIteration, sweep
+from lit_awm.decoding import CompiledDecoder, decode
 from lit_awm.models import Policy, Prediction, WorldModel
 
 Method = Literal["sequential", "replay", "warm"]
@@ -57,17 +57,29 @@ class Imagined(NamedTuple):
     has_decoded: bool = False
 
 
-def check_method(method: str, world_model: WorldModel, policy: Policy, policy_input_gradient: float) -> None:
-    """Reject a combination that cannot give the gradient that it promises.
+def check_method(
+    method: str,
+    world_model: WorldModel,
+    policy: Policy,
+    policy_input_gradient: float,
+    checkpoint: bool = False,
+    compile_decoding: bool = False,
+) -> None:
+    """Reject a combination that cannot give what it promises.
 
     Raises:
-        ValueError: If ``method`` is unknown or cannot serve this world model, policy or ``policy_input_gradient``.
+        ValueError: If ``method`` is unknown or cannot serve one of the other arguments.
     """
     if method not in METHODS:
         raise ValueError(f"imagination method must be one of {', '.join(METHODS)}, got {method!r}.")
     if not 0 <= policy_input_gradient <= 1:
         raise ValueError(f"policy_input_gradient must be between 0 and 1, got {policy_input_gradient}.")
     if method == "sequential":
+        if compile_decoding:
+            raise ValueError(
+                "compile_decoding must be false for method 'sequential', got true: it keeps a graph of every step "
+                "instead of decoding. Use 'replay' or 'warm', or leave it out."
+            )
         return
     if world_model.reads_later_states:
         raise ValueError(
@@ -79,15 +91,7 @@ def check_method(method: str, world_model: WorldModel, policy: Policy, policy_in
             f"imagination method 'warm' needs a deterministic policy, got {type(policy).__name__}: new noise would "
             "move the states that it reuses. Use 'replay'."
         )
-
-
-def check_checkpoint(checkpoint: bool, method: str, policy_input_gradient: float) -> None:
-    """Reject saving memory where the whole graph is needed more than once.
-
-    Raises:
-        ValueError: If ``checkpoint`` is true and costates will have to be solved for.
-    """
-    if checkpoint and method != "sequential" and policy_input_gradient > 0:
+    if checkpoint and policy_input_gradient > 0:
         raise ValueError(
             f"checkpoint must be false for method {method!r} with policy_input_gradient {policy_input_gradient}, got "
             "true: the graph is needed more than once. Use 'sequential', or policy_input_gradient 0."
@@ -120,6 +124,7 @@ def imagine(
     refine: int = 0,
     tolerance: float = 0.0,
     costates: CostateIteration | None = None,
+    decoder: CompiledDecoder | None = None,
     checkpoint: bool = False,
     action_noise: Tensor | None = None,
     action_gradient: Tensor | None = None,
@@ -139,14 +144,14 @@ def imagine(
         refine: The most passes by which ``"warm"`` refines the given states; where one does not help, it decodes.
         tolerance: Largest change of a state in a pass, in standard deviations, at which refining ends.
         costates: How ``"replay"`` and ``"warm"`` solve for the gradient through the policy's inputs; None for exactly.
+        decoder: Decodes states for ``"replay"`` and ``"warm"`` by a compiled step; None for an ordinary one.
         checkpoint: Whether to save memory by computing predictions once more in the backward pass: of a quarter of the
             batch at a time, or with ``"sequential"`` of ``sqrt(H)`` steps. Refused where costates are solved for.
         action_noise: ``(B, H, A)`` to be added to the policy's actions without clipping, or None.
         action_gradient: ``(B, H, A)``, to which every backward pass adds the gradient of the actions; or None.
 
     Raises:
-        ValueError: If the method cannot serve or use another argument (see :func:`check_method`,
-            :func:`check_checkpoint`), the horizon is beyond the model's, a number is negative, or a shape does not fit.
+        ValueError: If the method cannot serve the other arguments, or a number or a shape does not fit.
 
     Example:
         >>> from lit_awm.models import ActionsWorldModel, DeterministicPolicy
@@ -154,18 +159,17 @@ def imagine(
         >>> [tuple(each.shape) for each in imagine(model, policy, torch.zeros(2, 3), horizon=5)[:3]]
         [(2, 6, 3), (2, 5, 1), (2, 5)]
     """
-    check_method(method, world_model, policy, policy_input_gradient)
+    check_method(method, world_model, policy, policy_input_gradient, checkpoint)
     world_model.check_horizon(horizon)
-    check_checkpoint(checkpoint, method, policy_input_gradient)
-    _check_use(method, refine, tolerance, costates)
+    _check_use(method, refine, tolerance, costates=costates, decoder=decoder)
     shape = (len(initial_state), horizon, policy.action_dim)
     _check_shapes(shape, method, previous_states, action_noise=action_noise, action_gradient=action_gradient)
     noise = initial_state.new_empty(shape).normal_() if policy.is_stochastic else None
-    act = _Actor(policy, noise, action_noise, action_gradient)
+    act = Actor(policy, noise, action_noise, action_gradient)
     if method == "sequential":
         imagined = _unroll(world_model, act, initial_state, horizon, policy_input_gradient, checkpoint)
     else:
-        found = _find_inputs(world_model, act, initial_state, horizon, previous_states, refine, tolerance)
+        found = _find_inputs(world_model, act, initial_state, horizon, previous_states, refine, tolerance, decoder)
         imagined = _imagine_from(found, world_model, act, initial_state, policy_input_gradient, costates, checkpoint)
     return _without_rewards_after_the_end(world_model, imagined)
 
@@ -173,7 +177,7 @@ def imagine(
 def _imagine_from(
     found: _Inputs,
     world_model: WorldModel,
-    act: _Actor,
+    act: Actor,
     initial_state: Tensor,
     policy_input_gradient: float,
     costates: CostateIteration | None,
@@ -183,10 +187,10 @@ def _imagine_from(
     states = torch.cat([initial_state.unsqueeze(1), found.states[:, 1:]], dim=1)
     if policy_input_gradient > 0 and torch.is_grad_enabled():
         solver = CostateIteration() if costates is None else costates
-        actions, predicted, rewards, read = sweep(world_model, act.__call__, states, policy_input_gradient, solver)
+        actions, predicted, rewards, read = sweep(world_model, act, states, policy_input_gradient, solver)
     else:
         read = states.detach()
-        actions = act(read, slice(None))
+        actions = act(read)
         predicted, rewards = _predict(world_model, states, actions, PARTS if checkpoint else 1)
     everything = torch.cat([states[:, :1], predicted], dim=1)
     return Imagined(everything, actions, rewards, read, found.passes, found.has_decoded)
@@ -212,19 +216,20 @@ class _Inputs(NamedTuple):
 @torch.no_grad()
 def _find_inputs(
     world_model: WorldModel,
-    act: _Actor,
+    act: Actor,
     initial_state: Tensor,
     horizon: int,
     previous_states: Tensor | None,
     refine: int,
     tolerance: float,
+    decoder: CompiledDecoder | None,
 ) -> _Inputs:
     """Refine the states that are given, or decode them."""
     passes, last = 0, torch.inf
     if previous_states is not None:
         states = torch.cat([initial_state.unsqueeze(1), previous_states[:, 1:horizon]], dim=1)
         while passes < refine:
-            predicted, _ = world_model(states, act(states, slice(None)))
+            predicted, _ = world_model(states, act(states))
             new = torch.cat([states[:, :1], predicted[:, :-1]], dim=1)
             residual = ((new - states) / world_model.state_scaler.scale).abs().amax().item()
             states, passes = new, passes + 1
@@ -235,15 +240,17 @@ def _find_inputs(
             last = residual
         else:
             return _Inputs(states, passes, has_decoded=False)
-    return _Inputs(_unroll(world_model, act, initial_state, horizon, 0.0).states[:, :-1], passes, has_decoded=True)
+    states = (decoder or decode)(world_model, act, initial_state, horizon)
+    return _Inputs(states, passes, has_decoded=True)
 
 
-def _check_use(method: str, refine: int, tolerance: float, costates: CostateIteration | None) -> None:
+def _check_use(method: str, refine: int, tolerance: float, **of_inputs: object) -> None:
     check_at_least(0, refine=refine, tolerance=tolerance)
     if refine and method != "warm":
         raise ValueError(f"refine is for method 'warm', got {refine} and method {method!r}. Leave it out.")
-    if costates is not None and method == "sequential":
-        raise ValueError("costates are for methods 'replay' and 'warm', got a solver and method 'sequential'.")
+    for name, given in of_inputs.items():
+        if given is not None and method == "sequential":
+            raise ValueError(f"{name} must be None for method 'sequential', got {given}. Use 'replay' or 'warm'.")
 
 
 def _check_shapes(
@@ -267,32 +274,9 @@ def _without_rewards_after_the_end(world_model: WorldModel, imagined: Imagined) 
     return imagined._replace(rewards=imagined.rewards.masked_fill(ended, 0))
 
 
-class _Actor(NamedTuple):
-    """A policy with all the noise of a trajectory, so that it acts the same step by step and all at once."""
-
-    policy: Policy
-    noise: Tensor | None
-    action_noise: Tensor | None
-    action_gradient: Tensor | None
-
-    def __call__(self, states: Tensor, steps: int | slice, counts: Callable[[], bool] = lambda: True) -> Tensor:
-        actions = self.policy.sample(states, None if self.noise is None else self.noise[:, steps])
-        if self.action_noise is not None:
-            actions = actions + self.action_noise[:, steps]
-        if self.action_gradient is not None and actions.requires_grad:
-            target = self.action_gradient[:, steps]
-            actions.register_hook(partial(_accumulate, target, counts))  # type: ignore[no-untyped-call]
-        return actions
-
-
-def _accumulate(target: Tensor, counts: Callable[[], bool], gradient: Tensor) -> None:
-    if counts():
-        target += gradient
-
-
 def _unroll(
     world_model: WorldModel,
-    act: _Actor,
+    act: Actor,
     state: Tensor,
     horizon: int,
     policy_input_gradient: float,
@@ -306,7 +290,7 @@ def _unroll(
             seen = state.detach()
             if policy_input_gradient > 0:
                 seen = seen + policy_input_gradient * (state - seen)
-            action = act(seen, t)
+            action = act.at(t)(seen)
             carry, state, reward = world_model.step(carry, action)
             states.append(state)
             actions.append(action)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -50,6 +51,13 @@ def initial_state() -> torch.Tensor:
     """A batch of four states in raw units."""
     state = torch.randn(4, STATE_DIM, dtype=torch.float64)
     return state * torch.tensor([3.0, 0.1, 1.0]) + torch.tensor([100.0, 0.0, -1.0])
+
+
+@pytest.fixture
+def without_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let steps be traced as if they were compiled, but made into no machine code, which takes long."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    torch._dynamo.reset()
 
 
 @pytest.fixture

@@ -24,6 +24,14 @@ def test_one_object_with_a_row_for_each_method_and_horizon(tmp_path: Path, capsy
     assert (tmp_path / "imagination.png").stat().st_size > 1000
 
 
+@pytest.mark.usefixtures("without_code")
+def test_compiled_decoding_is_measured_when_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*COMMAND, "--families", "actions", "--out", str(tmp_path), "--json", "--compile"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["horizon"] for row in rows if row["method"] == "replay_compiled"] == [3, 6]
+    assert all(row["time_ratio"] > 0 and row["memory_ratio"] > 0 for row in rows)
+
+
 def test_the_table_of_a_page_is_replaced_and_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "performance.md"
     page.write_text(PAGE)

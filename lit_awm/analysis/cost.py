@@ -21,6 +21,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from lit_awm.analysis.unrolled_env import roll_out_in_environment
 from lit_awm.costates import CostateIteration
+from lit_awm.decoding import CompiledDecoder
 from lit_awm.imagination import imagine
 from lit_awm.models import (
     ActionsWorldModel,
@@ -72,8 +73,8 @@ class Cost(NamedTuple):
     Attributes:
         family: Of world models.
         method: Of imagination, with ``"_closed"`` behind it where gradients pass through the states that the policy
-            reads; ``"naive"`` runs the whole sequence again for every step, ``"torchrl"`` is a TorchRL environment
-            around the model.
+            reads, and ``"_compiled"`` where decoding is; ``"naive"`` runs the whole sequence again for every step,
+            ``"torchrl"`` is a TorchRL environment around the model.
         horizon: The horizon ``H``.
         time_s: Least time of several runs, in seconds.
         time_ratio: Over that of the limit of the same model in the same run.
@@ -91,7 +92,12 @@ class Cost(NamedTuple):
 
 
 def make_tasks(
-    family: str, size: Size, horizon: int, device: torch.device | str = "cpu", autocast: torch.dtype | None = None
+    family: str,
+    size: Size,
+    horizon: int,
+    device: torch.device | str = "cpu",
+    autocast: torch.dtype | None = None,
+    compiled: bool = False,
 ) -> dict[str, Task]:
     """Return what is to be measured: ``"limit"``, and a policy gradient by every method that serves the family."""
     model = FAMILIES[family](size, horizon).to(device).requires_grad_(False)
@@ -117,9 +123,12 @@ def make_tasks(
         "sequential": {},
         "sequential_closed": {"policy_input_gradient": 1.0},
     }
+    if compiled:
+        torch.compiler.reset()  # or it would refuse to compile for more than a few models
+        options["replay_compiled"] = {"decoder": CompiledDecoder()}
 
     def imagined(name: str) -> Tensor:
-        method: Any = name.removesuffix("_closed")
+        method: Any = name.partition("_")[0]
         rewards = imagine(model, policy, states[:, 0], horizon, method=method, **options[name]).rewards
         return rewards.sum()
 
@@ -162,6 +171,7 @@ def measure(
     repeats: int = 5,
     device: torch.device | str = "cpu",
     autocast: torch.dtype | None = None,
+    compiled: bool = False,
 ) -> Iterator[Cost]:
     """Measure every method that serves a family, in turns with the limit.
 
@@ -172,11 +182,14 @@ def measure(
         repeats: Runs of each method, after one that warms up; fewer where one takes many seconds.
         device: Where to measure.
         autocast: Lower precision in which to compute, or None.
+        compiled: Whether to measure replay with a compiled decoding too.
     """
-    tasks = make_tasks(family, size, horizon, device, autocast)
+    tasks = make_tasks(family, size, horizon, device, autocast, compiled)
     limit = tasks.pop("limit")
     least_memory = peak_memory(limit, device)
     for name, task in tasks.items():
+        if name.endswith("_compiled"):
+            task()
         memory = peak_memory(task, device)  # warms up as well
         limits, times = [_seconds(limit, device)], [_seconds(task, device)]
         for _ in range(min(repeats, max(2, int(8 / times[0]))) - 1):

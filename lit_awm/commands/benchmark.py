@@ -57,8 +57,8 @@ def main(arguments: list[str]) -> int:
     pairs = [(family, horizon) for horizon in horizons for family in families]
     for family, horizon in tqdm(pairs, "measuring", disable=options.json):
         precision = PRECISIONS[options.precision]
-        found = measure(family, Size(**sizes), horizon, repeats=options.repeats, device=device, autocast=precision)
-        costs += list(found)
+        how = {"repeats": options.repeats, "device": device, "autocast": precision, "compiled": options.compile}
+        costs += list(measure(family, Size(**sizes), horizon, **how))
     _write(options, costs, _conditions(options, device))
     return 0
 
@@ -75,6 +75,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=1, help="threads of a CPU (default: 1)")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each, of which the fastest counts (default: 5)")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="(default: fp32)")
+    parser.add_argument("--compile", action="store_true", help="measure replay with a compiled decoding too")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", choices=["cpu", "cuda"], default=device, help=f"(default: {device})")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark"), help="folder for table, figure and data")

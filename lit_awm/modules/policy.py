@@ -12,7 +12,8 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from lit_awm.checks import check_at_least
-from lit_awm.imagination import Imagined, Method, cheapest_method, check_checkpoint, check_method, imagine
+from lit_awm.decoding import CompiledDecoder
+from lit_awm.imagination import Imagined, Method, cheapest_method, check_method, imagine
 from lit_awm.models import Policy, WorldModel
 from lit_awm.modules.bootstrap import ValueBootstrap
 from lit_awm.modules.optimization import build_optimizer, default_optimizer, log_evaluation, prefixed
@@ -40,6 +41,8 @@ class PolicyModule(LightningModule):
         refine: The most passes without gradient by which ``"warm"`` then refines states.
         checkpoint: Whether to save memory by computing predictions once more in the backward pass, see
             :func:`~lit_awm.imagination.imagine`.
+        compile_decoding: Whether ``"replay"`` and ``"warm"`` decode by a compiled step, see
+            :class:`~lit_awm.decoding.CompiledDecoder`.
         action_noise: Standard deviation of normal noise on the imagined actions. A policy that is optimised on the one
             trajectory that it would take may react to small deviations in any way; on noisy ones it learns how to. The
             first trajectory of a batch is free of noise; over the others the noise is shifted to mean zero at every
@@ -53,9 +56,9 @@ class PolicyModule(LightningModule):
 
     Raises:
         ValueError: If the world model has no positions for ``imagination_horizon``, the arguments do not fit each
-            other (see ``check_method`` and ``check_checkpoint`` in :mod:`lit_awm.imagination`), ``action_noise``,
-            ``tolerance``, ``refine`` or ``entropy_weight`` is negative, a deterministic policy is given an entropy
-            bonus, or a fit starts with a world model that was never fitted.
+            other (see :func:`~lit_awm.imagination.check_method`), ``action_noise``, ``tolerance``, ``refine`` or
+            ``entropy_weight`` is negative, a deterministic policy is given an entropy bonus, or a fit starts with a
+            world model that was never fitted.
 
     Attributes:
         action_gradient: Gradient ``(B, H, A)`` of the last loss with respect to the imagined actions, zero until it is
@@ -75,6 +78,7 @@ class PolicyModule(LightningModule):
         tolerance: float = 0.1,
         refine: int = 4,
         checkpoint: bool = False,
+        compile_decoding: bool = False,
         action_noise: float = 0.0,
         entropy_weight: float | LinearSchedule = 0.0,
         bootstrap: Callable[[int], ValueBootstrap] | None = None,
@@ -85,8 +89,7 @@ class PolicyModule(LightningModule):
         world_model.check_horizon(imagination_horizon)
         if imagination == "auto":
             imagination = cheapest_method(world_model, policy, policy_input_gradient, checkpoint)
-        check_method(imagination, world_model, policy, policy_input_gradient)
-        check_checkpoint(checkpoint, imagination, policy_input_gradient)
+        check_method(imagination, world_model, policy, policy_input_gradient, checkpoint, compile_decoding)
         check_at_least(0, action_noise=action_noise, tolerance=tolerance, refine=refine)
         if not isinstance(entropy_weight, LinearSchedule):
             check_at_least(0, entropy_weight=entropy_weight)
@@ -105,6 +108,7 @@ class PolicyModule(LightningModule):
         self.register_buffer("updates", torch.tensor(0))
         self.action_gradient: Tensor | None = None
         self._warm_start = WarmStart(tolerance, refine)
+        self._decoder = CompiledDecoder() if compile_decoding else None
 
     @property
     def behaviour_policy(self) -> Policy:
@@ -144,6 +148,8 @@ class PolicyModule(LightningModule):
         method, options = self.imagination, dict[str, Any]()
         if method == "warm":
             method, options = warm.prepare(initial, horizon if self.policy_input_gradient > 0 else None)
+        if method != "sequential":
+            options["decoder"] = self._decoder
         imagined = imagine(
             self.world_model,
             self.policy,

@@ -140,5 +140,5 @@ def test_memory_does_not_grow_over_updates(method: Any, share: float) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_costs_on_a_gpu() -> None:
-    costs = list(measure("actions", SMALL, 20, repeats=2, device="cuda", autocast=torch.bfloat16))
+    costs = list(measure("actions", SMALL, 20, repeats=2, device="cuda", autocast=torch.bfloat16, compiled=True))
     assert all(cost.time_ratio > 0 and cost.memory_ratio > 0 for cost in costs)
