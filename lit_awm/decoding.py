@@ -52,17 +52,23 @@ def _no_view(leaf: Any) -> Any:
 class CompiledDecoder:
     """Decode by a compiled step (``torch.compile``); on a GPU all steps are one CUDA graph, captured once.
 
-    The first decoding compiles, which takes some ten seconds and on a CPU needs a C++ compiler. One compilation serves
-    every step, horizon and batch. A graph is captured anew when models, shapes or precision change, and keeps its
-    memory, that of the keys and values included.
+    The first decoding compiles, which takes some twenty seconds and on a CPU needs a C++ compiler. One compilation
+    serves every step and mostly every horizon and batch; PyTorch compiles for eight models in a process, and goes on
+    without for more. A graph is captured anew when models, shapes or precision change (the last one is kept), and holds
+    on to its memory, that of the keys and values included.
     """
 
     def __init__(self) -> None:
         self._step: Step | None = None
         self._captured: _Captured | None = None
 
+    @torch.no_grad()
     def __call__(self, world_model: WorldModel, act: Actor, initial_state: Tensor, horizon: int) -> Tensor:
-        """Do what :func:`decode` does."""
+        """Do what :func:`decode` does.
+
+        Raises:
+            RuntimeError: If the models cannot be captured on a GPU, as where they copy something from the CPU.
+        """
         act = act._replace(action_gradient=None)
         if self._step is None:
             self._step = torch.compile(_take_step, dynamic=True)
@@ -92,33 +98,48 @@ class _Captured(NamedTuple):
         for mine, given in ((self.act.noise, act.noise), (self.act.action_noise, act.action_noise)):
             if mine is not None and given is not None:
                 mine.copy_(given)
-        self.graph.replay()
-        return self.states.clone()
+        with torch.cuda.device(initial_state.device):
+            self.graph.replay()
+            return self.states.clone()
 
 
 def _capture_key(world_model: WorldModel, act: Actor, initial_state: Tensor, horizon: int) -> tuple[Any, ...]:
     """Return all that a captured graph depends on, but for the values of its inputs and weights."""
     weights = [tensor for model in (world_model, act.policy) for tensor in (*model.parameters(), *model.buffers())]
-    inputs = [None if each is None else each.shape for each in (initial_state, act.noise, act.action_noise)]
-    precision = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else initial_state.dtype
+    given = (initial_state, act.noise, act.action_noise)
+    inputs = [None if each is None else (each.shape, each.dtype) for each in given]
+    precision = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
     where = [tensor.data_ptr() for tensor in weights]
     return (world_model, act.policy, horizon, precision, initial_state.device, *inputs, *where)
 
 
+@torch.inference_mode(False)
 @torch.no_grad()
 def _capture(
     key: tuple[Any, ...], world_model: WorldModel, act: Actor, initial_state: Tensor, horizon: int, step: Step
 ) -> _Captured:
     noise, action_noise = (None if each is None else each.clone() for each in (act.noise, act.action_noise))
     initial_state, act = initial_state.clone(), act._replace(noise=noise, action_noise=action_noise)
-    graph, precision = torch.cuda.CUDAGraph(), torch.get_autocast_dtype("cuda")
-    # Weights in lower precision must be made within the graph, not taken from what autocast has kept.
-    with torch.autocast("cuda", precision, torch.is_autocast_enabled("cuda"), cache_enabled=False):
-        stream = torch.cuda.Stream(initial_state.device)  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream(initial_state.device))
+    device, graph = initial_state.device, torch.cuda.CUDAGraph()
+    precision = torch.autocast(
+        # Weights in lower precision must be made within the graph, not taken from what autocast has kept.
+        "cuda",
+        torch.get_autocast_dtype("cuda"),
+        torch.is_autocast_enabled("cuda"),
+        cache_enabled=False,
+    )
+    with torch.cuda.device(device), precision:
+        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):  # compiles, and lets libraries prepare themselves
             decode(world_model, act, initial_state, horizon, step)
-        torch.cuda.current_stream(initial_state.device).wait_stream(stream)
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            states = decode(world_model, act, initial_state, horizon, step)
+        torch.cuda.current_stream(device).wait_stream(stream)
+        try:
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                states = decode(world_model, act, initial_state, horizon, step)
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"decoding {type(world_model).__name__} with {type(act.policy).__name__} cannot be captured as a CUDA "
+                "graph, as where a reward function copies something from the CPU. Set `compile_decoding: false`."
+            ) from error
     return _Captured(key, graph, initial_state, act, states)

@@ -250,7 +250,8 @@ def _check_use(method: str, refine: int, tolerance: float, **of_inputs: object) 
         raise ValueError(f"refine is for method 'warm', got {refine} and method {method!r}. Leave it out.")
     for name, given in of_inputs.items():
         if given is not None and method == "sequential":
-            raise ValueError(f"{name} must be None for method 'sequential', got {given}. Use 'replay' or 'warm'.")
+            kind = type(given).__name__
+            raise ValueError(f"{name} must be None for method 'sequential', got a {kind}. Use 'replay' or 'warm'.")
 
 
 def _check_shapes(

@@ -121,7 +121,7 @@ def test_a_captured_decoding_follows_states_noise_and_weights(
             noise, action_noise = 0.3 * torch.randn(2, 4, HORIZON, 2, device="cuda")
             act, first = Actor(policy, noise, action_noise), initial_state.float().cuda() + torch.rand(())
             found, expected = decoder(model, act, first, HORIZON), decode(model, act, first, HORIZON)
-            scale = model.state_scaler.scale
+            scale = model.state_scaler.scale  # in whose units the states are
             assert ((found - expected) / scale).abs().max() < (1e-4 if precision is None else 0.05)
             assert decoder._captured is not None
             graphs.add(id(decoder._captured.graph))

@@ -172,6 +172,6 @@ class WorldModel(nn.Module, ABC):
         """Replace the last component of a predicted ``state`` by the clock, ``steps`` after ``initial_clock``."""
         if self.clock_step is None:
             return state
-        passed = self.clock_step * torch.as_tensor(steps, dtype=state.dtype, device=state.device)
+        passed = self.clock_step * (steps.to(state.dtype) if isinstance(steps, Tensor) else steps)
         clock = (initial_clock + passed).expand(state.shape[:-1])
         return torch.cat([state[..., :-1], clock.unsqueeze(-1)], dim=-1)
