@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import logging
 import warnings
+from pathlib import Path
 from typing import Any
 
 import jsonargparse
 import torch
+import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
+from lit_awm.checkpoints import CONFIG_KEY, ResumableCSVLogger, check_recipe, go_on_with_last_run
 from lit_awm.cli import COMMON, resolve_recipes
 from lit_awm.data import ExperienceDataModule
 from lit_awm.modules import AlternatingModule, WorldModelModule
 
-CONFIG_KEY = "lit_awm_config"
+LOG_KEY = "lit_awm_log"
 MODELS = "--model.world_model=lit_awm.models."
 BACKBONE = "--model.world_model.backbone=lit_awm.models."
 POSITIONS = "--model.world_model.backbone.max_horizon={length}"
@@ -34,15 +37,38 @@ FAMILIES: dict[str, list[str]] = {  # what each one changes in a recipe, see ``o
 
 
 class SaveConfig(SaveConfigCallback):
-    """Save the recipe beside the log, in the log, and in every checkpoint, so that a checkpoint explains itself."""
+    """Save the recipe beside the log, in the log, and in every checkpoint, with where the log stood."""
+
+    _epoch_is_over = False
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Hand the recipe to the logger."""
         if trainer.logger is not None:
             trainer.logger.log_hyperparams({"config": self._dump()})
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._epoch_is_over = False
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._epoch_is_over = True  # what was logged for it is written after its checkpoint
+
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint[CONFIG_KEY] = self._dump()
+        pending: dict[str, float] = {}
+        if self._epoch_is_over and trainer._results is not None:
+            metrics = trainer._results.metrics(on_step=False)["log"]
+            step = trainer.fit_loop.epoch_loop._batches_that_stepped - 1
+            if metrics:
+                epoch = trainer.current_epoch
+                pending = {name: float(value) for name, value in metrics.items()} | {"epoch": epoch, "step": step}
+        marks = [logger.mark() for logger in trainer.loggers if isinstance(logger, ResumableCSVLogger)]
+        checkpoint[LOG_KEY] = {"rows": marks, "pending": pending}
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        log = checkpoint.get(LOG_KEY, {"rows": [], "pending": {}})
+        loggers = [logger for logger in trainer.loggers if isinstance(logger, ResumableCSVLogger)]
+        for logger, count in zip(loggers, log["rows"], strict=False):
+            logger.go_on_from(count, log["pending"])
 
     def _dump(self) -> str:
         return self.parser.dump(self.config, skip_none=False)
@@ -61,11 +87,27 @@ class AwmCLI(LightningCLI):
         """Let the data say what the models need to know of the environment."""
         for name in ("state_dim", "action_dim", "known_reward_fn", "known_step_fn", "clock_step"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+        parser.add_argument(
+            "--resume",
+            action=jsonargparse.ActionYesNo,
+            default=False,
+            help="go on with the newest run of this name, or begin one if there is none; the same as --ckpt_path last",
+        )
 
     def before_instantiate_classes(self) -> None:
-        """Load checkpoints without running code from them, unless asked to."""
-        if self.subcommand is not None and self.config[self.subcommand].weights_only is None:
-            self.config[self.subcommand].weights_only = True
+        """Find what to go on with, and load checkpoints without running code from them, unless asked to."""
+        if self.subcommand is None:
+            return
+        config = self.config[self.subcommand]
+        if config.weights_only is None:
+            config.weights_only = True
+        try:
+            if config.resume or (self.subcommand == "fit" and config.ckpt_path == "last"):
+                go_on_with_last_run(config, self.subcommand)
+            if self.subcommand == "fit" and config.ckpt_path is not None:
+                check_recipe(Path(config.ckpt_path), yaml.safe_load(self._parser("fit").dump(config, skip_none=False)))
+        except ValueError as error:
+            self.parser.error(str(error))
 
     def instantiate_classes(self) -> None:
         """Build model, data and trainer; what they find wrong is an error of usage."""

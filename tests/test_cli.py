@@ -191,6 +191,70 @@ def test_a_run_resumes_from_its_checkpoint_under_the_options_that_are_given(caps
     assert config["trainer"]["max_epochs"] == 3
 
 
+def test_the_same_command_with_resume_begins_a_run_and_goes_on_with_it(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--config", "bear_populations", *SMALL, "--resume"]
+    assert run("fit", *options) == 0
+    assert "nothing to resume in runs/bear_populations: a new run begins" in capsys.readouterr().out
+    folder = Path("runs/bear_populations/version_0")
+    before = (folder / "metrics.csv").read_text()
+    assert run("fit", *options) == 0  # it had ended
+    assert f"resuming {folder}/checkpoints/last.ckpt" in capsys.readouterr().out
+    assert (folder / "metrics.csv").read_text() == before
+    assert run("fit", *options, "--trainer.max_epochs", "3") == 0
+    out = capsys.readouterr().out
+    assert "changed since the checkpoint was made:\n  trainer.max_epochs: 2 before, 3 now" in out
+    assert not (folder.parent / "version_1").exists()
+    rows = (folder / "metrics.csv").read_text().splitlines()
+    assert [row.split(",")[:2] for row in rows[: len(before.splitlines())]] == [
+        row.split(",")[:2] for row in before.splitlines()
+    ]
+    assert len(rows) > len(before.splitlines())
+
+
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--config", "bear_populations", *SMALL, "--ckpt_path", "last", "--trainer.max_epochs", "2"]
+    assert run("fit", *options) == 0
+    last = Path("runs/bear_populations/version_0/checkpoints/last.ckpt")
+    last.write_bytes(last.read_bytes()[:1000])
+    with pytest.warns(UserWarning, match="last.ckpt is cut short or damaged .*; going on from the checkpoint before"):
+        assert run("fit", *options) == 0
+    assert torch.load(last, weights_only=True)["epoch"] == 1
+    assert last.with_name("last-damaged.ckpt").stat().st_size == 1000
+    for name in ("last.ckpt", "last-previous.ckpt"):
+        last.with_name(name).write_bytes(b"")
+    with pytest.raises(SystemExit):
+        run("fit", *options)
+    assert re.search("no checkpoint can be read: .*last.ckpt.*; .*last-previous.ckpt", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--seed_everything", "5"], "data.init_args.seed: 0 before, 5 now; .*seed_everything: 0 before, 5 now"),
+        (["--data.num_envs", "2"], "data.init_args.num_envs: 1 before, 2 now"),
+        (["--model.policy.hidden_dim", "9"], "model.init_args.policy.*hidden_dim: .* before, 9 now"),
+        (["--model.policy_module.optimizer.lr", "0.5"], "optimizer.*lr: .* before, 0.5 now"),
+        (["--ckpt_path", "other.ckpt"], "ckpt_path must be left out with --resume, got 'other.ckpt'"),
+        (["--trainer.logger", "false"], "--resume needs a logger with save_dir and name"),
+    ],
+)
+def test_what_a_checkpoint_has_decided_must_not_change(
+    options: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--config", "bear_populations", *SMALL, "--resume"]
+    assert run("fit", *given) == 0
+    with pytest.raises(SystemExit) as raised:
+        run("fit", *given, *options)
+    assert raised.value.code == 2
+    assert re.search(words, capsys.readouterr().err)
+
+
+def test_only_a_fit_can_be_resumed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run("validate", "--config", "bear_populations", *SMALL, "--resume")
+    assert "--resume is for fit, got validate. Give a checkpoint by --ckpt_path" in capsys.readouterr().err
+
+
 def test_overrides_reach_what_refers_to_them(capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--config", "cancer_treatment", "--data.episode_length", "40", "--seed_everything", "7"]
     assert printed_config(capsys, *options)["data"]["init_args"]["episode_length"] == 40

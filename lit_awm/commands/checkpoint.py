@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 import yaml
 
+from lit_awm.checkpoints import CONFIG_KEY
+from lit_awm.checkpoints.files import DamagedFileError, unpack
 from lit_awm.data import ExperienceDataModule
 from lit_awm.modules import AlternatingModule, PolicyModule
-from lit_awm.recipes import CONFIG_KEY, make_cli
+from lit_awm.recipes import make_cli
 
 
 class Run(NamedTuple):
@@ -33,9 +33,9 @@ def load_run(path: Path) -> Run:
     if not path.is_file():
         raise ValueError(f"checkpoint must be a file, got {str(path)!r}.")
     try:
-        checkpoint = torch.load(path, weights_only=True, map_location="cpu")
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"checkpoint must come from `lit-awm fit`; {path} cannot be read as one.") from error
+        checkpoint = unpack(path)
+    except DamagedFileError as error:
+        raise ValueError(f"checkpoint must come from `lit-awm fit`; {error}.") from error
     if CONFIG_KEY not in checkpoint:
         raise ValueError(f"checkpoint must come from `lit-awm fit`, which stores its recipe; {path} has none.")
     config = yaml.safe_load(checkpoint[CONFIG_KEY])

@@ -116,6 +116,7 @@ class ExperienceDataModule(LightningDataModule):
         self.world_model_batch_size, self.policy_batch_size = world_model_batch_size, policy_batch_size
         self.imagine_from, self.capacity, self.seed = imagine_from, capacity, seed
         self.env_steps = self.longest_episode = 0
+        self.segments: list[dict[str, Any]] = []  # what has been collected, as it was added to the buffer
         self.policy: Policy | None = None
         self.collector: Collector | None = None
         self.exploration: Exploration
@@ -218,8 +219,15 @@ class ExperienceDataModule(LightningDataModule):
             with torch.no_grad():
                 episodes = next(iter(self.collector))
             self._check_episodes(episodes)
-            self.env_steps += episodes.numel()
-            self.buffer.extend(episodes.select(*STORED).reshape(-1).clone())
+            rows = episodes.select(*STORED).reshape(-1).clone()
+            self.buffer.extend(rows)
+            self.segments.append({"first": self.env_steps, "rows": rows.flatten_keys(".").to_dict()})
+            self.env_steps += len(rows)
+            self.segments = [each for each in self.segments if self._is_in_use(each)]
+
+    def _is_in_use(self, segment: dict[str, Any]) -> bool:
+        """Tell whether not all rows of a segment have been overwritten."""
+        return segment["first"] + len(segment["rows"]["observation"]) > self.env_steps - self.capacity
 
     def _check_episodes(self, episodes: TensorDictBase) -> None:
         if not (episodes["next", "observation"].isfinite().all() and episodes["next", "reward"].isfinite().all()):
@@ -254,19 +262,19 @@ class ExperienceDataModule(LightningDataModule):
     # -- Exact resume ---------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the rows in use of the buffer, counters, and the state of the collector and of all generators."""
+        """Return experience, counters, and the state of the collector and of all generators.
+
+        The experience is a list of segments, each with its ``first`` row and its ``rows`` by name. None of them ever
+        changes, so that a later checkpoint needs to write the new ones only.
+        """
         if self.collector is None:
             return {}
-        count = len(self.buffer)
-        # A copy, since saving a view would save all of the capacity.
-        rows = self.buffer[:count].clone().flatten_keys(".").to_dict() if count else {}
         collector = dict(self.collector.state_dict())
         collector.pop("policy_state_dict")
         return {
             "env_steps": self.env_steps,
             "longest_episode": self.longest_episode,
-            "rows": rows,
-            "writer": dict(self.buffer.writer.state_dict()),
+            "experience": list(self.segments),
             "collector": collector,
             "env": self.env.rng.get_state(),
             "global": GlobalRNGState().state_dict(),
@@ -278,11 +286,12 @@ class ExperienceDataModule(LightningDataModule):
         if self.collector is None:
             return
         self.longest_episode = state_dict["longest_episode"]
-        rows = state_dict["rows"]
-        if rows:
-            count = len(rows["observation"])
-            self.buffer.extend(TensorDict(rows, batch_size=count).unflatten_keys("."))
-        self.buffer.writer.load_state_dict(state_dict["writer"])
+        self.segments = list(state_dict["experience"])
+        if self.segments:  # the oldest may have been overwritten: go on where it had been written to
+            self.buffer.writer.load_state_dict({"_cursor": self.segments[0]["first"] % self.capacity})
+        for segment in self.segments:
+            rows = segment["rows"]
+            self.buffer.extend(TensorDict(rows, batch_size=len(rows["observation"])).unflatten_keys("."))
         self.collector.load_state_dict(state_dict["collector"], strict=False)
         self.env.rng.set_state(state_dict["env"])
         generators = dict(state_dict["global"])

@@ -71,9 +71,10 @@ def test_initial_states_are_recorded_first_states(collected: ExperienceDataModul
 
 
 def test_a_checkpoint_holds_the_rows_in_use_and_not_the_capacity(collected: ExperienceDataModule) -> None:
-    rows = collected.state_dict()["rows"]
-    assert all(len(value) == collected.env_steps for value in rows.values())
-    assert all(value.untyped_storage().nbytes() == value.nbytes for value in rows.values())
+    segments = collected.state_dict()["experience"]
+    assert sum(len(segment["rows"]["observation"]) for segment in segments) == collected.env_steps
+    rows = [value for segment in segments for value in segment["rows"].values()]
+    assert all(value.untyped_storage().nbytes() == value.nbytes for value in rows)
 
 
 def test_a_restored_datamodule_collects_and_samples_the_same(
@@ -132,7 +133,8 @@ def test_a_further_fit_goes_on_with_the_experience_of_the_first(make_trainer: Ca
     data = ExperienceDataModule("bear_populations", {"initial_spread": 0.2}, **SMALL)
     fit_world_model(make_trainer, data)
     rows = data.buffer[:]["observation"].clone()
-    assert len(data.state_dict()["rows"]["observation"]) == len(rows) == 40
+    assert len(rows) == 40
+    assert torch.equal(torch.cat([each["rows"]["observation"] for each in data.state_dict()["experience"]]), rows)
     fit_world_model(make_trainer, data)
     assert torch.equal(data.buffer[:]["observation"][:40], rows)
     assert len(data.buffer) == data.env_steps == 60
@@ -159,6 +161,7 @@ def test_the_oldest_steps_give_way_when_the_buffer_is_full(collected: Experience
         data.collect()
     for key in ("observation", "action", ("next", "reward")):
         assert torch.equal(small.buffer[:][key], restored.buffer[:][key])
+    assert 50 <= sum(len(segment["rows"]["action"]) for segment in restored.state_dict()["experience"]) <= 70
 
 
 @pytest.mark.parametrize(("limit", "steps"), [(0.5, 2), (3, 3), (2, 2)])

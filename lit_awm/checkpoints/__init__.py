@@ -1,0 +1,16 @@
+"""Checkpoints that survive whatever happens while they are written, and runs that go on from them."""
+
+from lit_awm.checkpoints.checkpoint_io import SafeCheckpointIO, read_checkpoint
+from lit_awm.checkpoints.csv_log import ResumableCSVLogger
+from lit_awm.checkpoints.files import DamagedFileError
+from lit_awm.checkpoints.last_run import CONFIG_KEY, check_recipe, go_on_with_last_run
+
+__all__ = [
+    "CONFIG_KEY",
+    "DamagedFileError",
+    "ResumableCSVLogger",
+    "SafeCheckpointIO",
+    "check_recipe",
+    "go_on_with_last_run",
+    "read_checkpoint",
+]

@@ -1,0 +1,74 @@
+"""Files that are there as a whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+class DamagedFileError(ValueError):
+    """A file cannot be read as what it was written as."""
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that at any moment it is there as it was before or as it is to be, even if the machine stops.
+
+    Raises:
+        OSError: If it cannot be written; nothing is left of the attempt.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # where a folder cannot be opened
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def pack(value: Any) -> bytes:
+    """Return what :func:`unpack` reads."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def unpack(path: Path, weights_only: bool = True, map_location: Any = "cpu") -> Any:
+    """Read what :func:`pack` made, after a look at the checksums in it.
+
+    Raises:
+        DamagedFileError: If there is no such file, it is cut short, a checksum does not hold, or it holds something
+            that must not be loaded.
+    """
+    if not path.is_file():
+        raise DamagedFileError(f"{path} is not there")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, ValueError) as error:
+        raise DamagedFileError(f"{path} is cut short or damaged ({error})") from error
+    if damaged is not None:
+        raise DamagedFileError(f"{path} is damaged (a checksum of {damaged} does not hold)")
+    try:
+        return torch.load(path, weights_only=weights_only, map_location=map_location)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise DamagedFileError(f"{path} cannot be loaded ({error})") from error

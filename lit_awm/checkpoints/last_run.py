@@ -1,0 +1,140 @@
+"""Find the run to go on with, and tell whether it can go on as the recipe now says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from lit_awm.checkpoints.checkpoint_io import DAMAGED, PREVIOUS, read_checkpoint
+
+CONFIG_KEY = "lit_awm_config"  # of the recipe in a checkpoint
+FIXED = [  # settings that a checkpoint has decided, as regular expressions
+    r"seed_everything",
+    r"data\.class_path",
+    r"data\.init_args\.(env|env_options|episode_length|num_envs|warmup_episodes|capacity|seed)(\..*)?",
+    r"model\.class_path",
+    r"model\.init_args\.(world_model|policy)(\..*)?",
+    r"(.*\.)?(optimizer|scheduler)(\..*)?",
+]
+IGNORED = r"(ckpt_path|resume|weights_only|config|trainer\.logger(\..*)?|trainer\.plugins(\..*)?)"
+
+
+class LastRun(NamedTuple):
+    """A run that was interrupted.
+
+    Attributes:
+        folder: Where its log is, named after its version.
+        checkpoint: What to go on from.
+    """
+
+    folder: Path
+    checkpoint: Path
+
+
+def find_last_run(root: Path) -> LastRun | None:
+    """Return the newest run in a folder of runs; None if there is none, or it has saved nothing yet.
+
+    Its checkpoint is ``checkpoints/last.ckpt``, or the newest one of that folder.
+    """
+    folders = [folder for folder in root.glob("*") if folder.is_dir()] if root.is_dir() else []
+    if not folders:
+        return None
+    newest = max(folders, key=_age)
+    files = [
+        file
+        for file in (newest / "checkpoints").glob("*.ckpt")
+        if not file.name.startswith(".") and not re.search(f"({PREVIOUS}|{DAMAGED}(-\\d+)?)$", file.stem)
+    ]
+    if not files:
+        return None
+    last = newest / "checkpoints" / "last.ckpt"
+    return LastRun(newest, last if last in files else max(files, key=lambda file: file.stat().st_mtime_ns))
+
+
+def _age(folder: Path) -> tuple[int, float]:
+    """Return what sorts runs by age: their number, or else when they were last written to."""
+    number = folder.name.removeprefix("version_")
+    return (int(number), 0.0) if number.isdigit() else (-1, folder.stat().st_mtime)
+
+
+def go_on_with_last_run(config: Any, command: str) -> None:
+    """Let a configuration go on with the newest run of its name, if there is one, and say what it will do.
+
+    Args:
+        config: That of Lightning's command line, in which the checkpoint and the version of the log are set.
+        command: The command that was given.
+
+    Raises:
+        ValueError: If the command is not ``fit``, another checkpoint is given, or the run's folder is not known.
+    """
+    if command != "fit":
+        raise ValueError(f"--resume is for fit, got {command}. Give a checkpoint by --ckpt_path.")
+    if config.ckpt_path not in (None, "last"):
+        raise ValueError(f"ckpt_path must be left out with --resume, got {config.ckpt_path!r}.")
+    logger = config.trainer.logger
+    logger = logger[0] if isinstance(logger, list) and logger else logger
+    options = getattr(logger, "init_args", None)
+    if options is None or getattr(options, "save_dir", None) is None:
+        raise ValueError("--resume needs a logger with save_dir and name. Give a checkpoint by --ckpt_path instead.")
+    root = Path(options.save_dir) / (getattr(options, "project", None) or getattr(options, "name", None) or "")
+    found = find_last_run(root)
+    config.ckpt_path = None if found is None else str(found.checkpoint)
+    if found is None:
+        print(f"nothing to resume in {root}: a new run begins")  # noqa: T201
+        return
+    print(f"resuming {found.checkpoint}")  # noqa: T201
+    name = found.folder.name
+    if "WandbLogger" in logger.class_path:
+        options.id, options.resume = name, "allow"
+    else:
+        number = name.removeprefix("version_")
+        options.version = int(number) if number.isdigit() else name
+
+
+def check_recipe(checkpoint: Path, now: dict[str, Any]) -> None:
+    """Print what has changed in a recipe since a checkpoint was made.
+
+    Raises:
+        ValueError: If the checkpoint cannot be read, or something has changed that it has decided.
+    """
+    loaded, _ = read_checkpoint(checkpoint)
+    if CONFIG_KEY not in loaded:
+        return
+    honoured, refused = compare(yaml.safe_load(loaded[CONFIG_KEY]), now)
+    if honoured:
+        print("changed since the checkpoint was made:\n  " + "\n  ".join(honoured))  # noqa: T201
+    if refused:
+        raise ValueError(
+            f"these settings are decided by {checkpoint} and must not change: {'; '.join(refused)}. Set them as they "
+            "were, or begin a new run without --resume and --ckpt_path."
+        )
+
+
+def compare(before: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """Return the differences of two recipes, a line each: those that are honoured, and those that cannot be.
+
+    What a checkpoint holds (weights, optimizers with their settings, experience, random states) decides the latter.
+    """
+    old, new = dict(_flatten(before)), dict(_flatten(now))
+    honoured, refused = list[str](), list[str]()
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) == new.get(name) or re.fullmatch(IGNORED, name):
+            continue
+        line = f"{name}: {old.get(name)!r} before, {new.get(name)!r} now"
+        (refused if any(re.fullmatch(pattern, name) for pattern in FIXED) else honoured).append(line)
+    return honoured, refused
+
+
+def _flatten(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, dict) and tree:
+        for key, value in tree.items():
+            yield from _flatten(value, f"{name}.{key}" if name else str(key))
+    elif isinstance(tree, list) and tree and isinstance(tree[0], dict):
+        for i, value in enumerate(tree):
+            yield from _flatten(value, f"{name}.{i}")
+    else:
+        yield name, tree
