@@ -2,8 +2,8 @@
 
 Each time the run is started by the same command, ``lit-awm fit ... --resume``, and killed (SIGKILL) at a random moment
 of one of these kinds: while it starts, while it writes a checkpoint, just after, when it collects experience, or during
-the updates of world model and policy. In the end the weights of both runs must be equal to the bit, and their logs but
-for the columns of times.
+the updates of world model and policy; or it is asked to stop by SIGTERM or SIGINT and saves itself. In the end the
+weights of both runs must be equal to the bit, and their logs but for the columns of times.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tqdm import tqdm
 COMMAND = """lit-awm fit --config cancer_treatment --resume
     --data.episode_length 20 --data.warmup_episodes 4 --data.world_model_updates 15 --data.policy_updates 25
     --model.world_model.backbone.hidden_dim 16 --model.policy.hidden_dim 16 --trainer.log_every_n_steps 3"""
-MOMENTS = ("starting", "writing a checkpoint", "collecting", "updating")
+MOMENTS = ("starting", "writing a checkpoint", "collecting", "updating", "asked by SIGTERM", "asked by SIGINT")
 LONGEST_WAIT = 120.0  # seconds for a moment to come
 
 
@@ -86,7 +86,7 @@ def kill(folder: Path, epochs: int, kind: str, chance: random.Random) -> bool:
         was_in_time = wait_for(process, lambda: written("metrics.csv"))
         time.sleep(chance.uniform(0, 2))
     was_in_time = was_in_time and process.poll() is None
-    process.send_signal(signal.SIGKILL)
+    process.send_signal(getattr(signal, kind.split()[-1]) if kind.startswith("asked") else signal.SIGKILL)
     process.wait()
     return was_in_time
 
@@ -140,7 +140,7 @@ def main() -> int:
         print(json.dumps(found))  # noqa: T201
     else:
         for kind, count in found["kills"].items():
-            print(f"killed while {kind:<22}{count:>4}")  # noqa: T201
+            print(f"stopped while {kind:<21}{count:>4}")  # noqa: T201
         print(f"largest difference of a weight    {found['largest_difference']}")  # noqa: T201
         print(f"rows of the log that differ       {found['differing_rows']}")  # noqa: T201
         print(f"\nSeed {options.seed}, CPU ({platform.machine()}), torch {torch.__version__}, {date.today():%Y-%m-%d}.")  # noqa: T201

@@ -6,6 +6,7 @@ from lit_awm.callbacks.gradient_norm_monitor import GradientNormMonitor
 from lit_awm.callbacks.horizon_curriculum import HorizonCurriculum
 from lit_awm.callbacks.progress import AlternatingProgress
 from lit_awm.callbacks.run_summary import RunSummary
+from lit_awm.callbacks.save_on_interrupt import SaveOnInterrupt
 from lit_awm.callbacks.throughput import Throughput
 from lit_awm.callbacks.trajectory_figure import TrajectoryFigure
 
@@ -16,6 +17,7 @@ __all__ = [
     "GradientNormMonitor",
     "HorizonCurriculum",
     "RunSummary",
+    "SaveOnInterrupt",
     "Throughput",
     "TrajectoryFigure",
 ]

@@ -39,30 +39,38 @@ FAMILIES: dict[str, list[str]] = {  # what each one changes in a recipe, see ``o
 class SaveConfig(SaveConfigCallback):
     """Save the recipe beside the log, in the log, and in every checkpoint, with where the log stood."""
 
-    _epoch_is_over = False
+    _has_ended: str | None = None  # the update or the epoch of which nothing is written to the log yet
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Hand the recipe to the logger."""
         if trainer.logger is not None:
             trainer.logger.log_hyperparams({"config": self._dump()})
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._epoch_is_over = False
+    def on_train_batch_start(self, *_: Any) -> None:
+        self._has_ended = None
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._epoch_is_over = True  # what was logged for it is written after its checkpoint
+    def on_train_batch_end(self, *_: Any) -> None:
+        self._has_ended = "update"
+
+    def on_train_epoch_end(self, *_: Any) -> None:
+        self._has_ended = "epoch"
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint[CONFIG_KEY] = self._dump()
-        pending: dict[str, float] = {}
-        if self._epoch_is_over and trainer._results is not None:
-            metrics = trainer._results.metrics(on_step=False)["log"]
-            step = trainer.fit_loop.epoch_loop._batches_that_stepped - 1
-            if metrics:
-                epoch = trainer.current_epoch
-                pending = {name: float(value) for name, value in metrics.items()} | {"epoch": epoch, "step": step}
         marks = [logger.mark() for logger in trainer.loggers if isinstance(logger, ResumableCSVLogger)]
-        checkpoint[LOG_KEY] = {"rows": marks, "pending": pending}
+        checkpoint[LOG_KEY] = {"rows": marks, "pending": self._pending(trainer)}
+
+    def _pending(self, trainer: Trainer) -> dict[str, float]:
+        """Return the row that the trainer will write to the log as soon as the checkpoint is saved."""
+        is_update = self._has_ended == "update" and trainer.training
+        will_write: bool = trainer._logger_connector.should_update_logs if is_update else self._has_ended == "epoch"
+        if not will_write or trainer._results is None:
+            return {}
+        metrics = trainer._results.metrics(on_step=is_update)["log"]
+        if not metrics:
+            return {}
+        step = trainer.fit_loop.epoch_loop._batches_that_stepped - (not is_update)
+        return {name: float(value) for name, value in metrics.items()} | {"epoch": trainer.current_epoch, "step": step}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         log = checkpoint.get(LOG_KEY, {"rows": [], "pending": {}})

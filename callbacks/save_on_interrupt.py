@@ -1,0 +1,72 @@
+"""Save a run that is asked to stop, before it does."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class SaveOnInterrupt(Checkpoint):
+    """Save a checkpoint at the end of the update in which SIGINT (Ctrl-C) or SIGTERM arrives, and stop.
+
+    The checkpoint is ``last.ckpt``, from which a run goes on exactly (``lit-awm fit ... --resume``). The process ends
+    with status 128 plus the number of the signal. A second signal stops it at once, without saving.
+
+    After an error a checkpoint of the state as it was is saved as ``exception.ckpt``, to look into; ``last.ckpt`` stays
+    as it was.
+    """
+
+    def __init__(self) -> None:
+        self._received: int | None = None
+        self._handlers: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._received = None
+        if threading.current_thread() is threading.main_thread():  # no other may handle signals
+            self._handlers = {number: signal.signal(number, self._receive) for number in SIGNALS}
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self._received is not None:
+            raise SystemExit(128 + number)
+        self._received = number
+        name = signal.Signals(number).name
+        print(f"\n{name} received: saving after this update (once more to stop at once)", file=sys.stderr)  # noqa: T201
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        received = trainer.strategy.reduce_boolean_decision(self._received is not None, all=False)
+        if not received:
+            return
+        path = self._folder(trainer) / "last.ckpt"
+        trainer.save_checkpoint(path)
+        if trainer.is_global_zero:
+            print(f"saved {path}: go on with --resume", file=sys.stderr)  # noqa: T201
+        raise SystemExit(128 + (self._received or signal.SIGTERM))
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._restore_handlers()
+        if isinstance(exception, Exception) and trainer.training and not trainer.fast_dev_run:
+            path = self._folder(trainer) / "exception.ckpt"
+            trainer.save_checkpoint(path)
+            print(f"the state in which the error arose is in {path}", file=sys.stderr)  # noqa: T201
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._restore_handlers()
+
+    def _restore_handlers(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+
+    @staticmethod
+    def _folder(trainer: Trainer) -> Path:
+        folders = [getattr(each, "dirpath", None) for each in trainer.checkpoint_callbacks]
+        return Path(next((folder for folder in folders if folder), trainer.default_root_dir))
