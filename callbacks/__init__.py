@@ -2,6 +2,7 @@
 
 from lit_awm.callbacks.adaptive_horizon import AdaptiveHorizon
 from lit_awm.callbacks.gradient_fidelity import GradientFidelity
+from lit_awm.callbacks.gradient_guard import GradientError, GradientGuard
 from lit_awm.callbacks.gradient_norm_monitor import GradientNormMonitor
 from lit_awm.callbacks.horizon_curriculum import HorizonCurriculum
 from lit_awm.callbacks.progress import AlternatingProgress
@@ -13,7 +14,9 @@ from lit_awm.callbacks.trajectory_figure import TrajectoryFigure
 __all__ = [
     "AdaptiveHorizon",
     "AlternatingProgress",
+    "GradientError",
     "GradientFidelity",
+    "GradientGuard",
     "GradientNormMonitor",
     "HorizonCurriculum",
     "RunSummary",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lit_awm.callbacks.policy_module import policy_module
 from lit_awm.checks import check_count
-from lit_awm.modules.optimization import is_written
+from lit_awm.modules.optimization import gradient_norm, is_written
 
 
 class GradientNormMonitor(Callback):
@@ -52,10 +52,9 @@ class GradientNormMonitor(Callback):
     ) -> None:
         phases: Any = getattr(pl_module, "optimized_phases", getattr(pl_module, "phases", ("model",)))
         phase = phases[trainer.optimizers.index(optimizer)]
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        norms = {f"{phase}/grad_norm": _norm(parameters)}
+        norms = {f"{phase}/grad_norm": gradient_norm(optimizer, trainer.global_step)}
         if self.layers:
-            trained = {id(parameter) for parameter in parameters}
+            trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
             norms |= {f"{phase}/grad_norm/{name}": norm for name, norm in _by_group(pl_module, trained).items()}
         if self.positions and phase == "policy":
             norms |= {f"policy/action_grad_norm/{part}": norm for part, norm in self._by_position(pl_module)}

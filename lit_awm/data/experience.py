@@ -230,8 +230,18 @@ class ExperienceDataModule(LightningDataModule):
         return segment["first"] + len(segment["rows"]["observation"]) > self.env_steps - self.capacity
 
     def _check_episodes(self, episodes: TensorDictBase) -> None:
-        if not (episodes["next", "observation"].isfinite().all() and episodes["next", "reward"].isfinite().all()):
-            raise ValueError(f"{self.env.name} emitted an observation or a reward that is not finite.")
+        observations, rewards = episodes["next", "observation"], episodes["next", "reward"]
+        bad = ~(observations.isfinite().all(-1) & rewards.isfinite().all(-1))
+        if bad.any():
+            env, step = bad.nonzero()[0].tolist()
+            action, before, after = (
+                each[env, step].tolist() for each in (episodes["action"], episodes["observation"], observations)
+            )
+            raise ValueError(
+                f"{self.env.name} emitted an observation or a reward that is not finite: action {action} in "
+                f"{before} at step {step + 1} gave observation {after} and reward {rewards[env, step].item()}. "
+                "If a step is too long for the integrator, raise `episode_length`, or `substeps` in `env_options`."
+            )
         self.longest_episode = max(self.longest_episode, int(episodes[TRAJECTORY].unique(return_counts=True)[1].max()))
         if self.longest_episode < self.slice_length:
             raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lit_awm.data import SCORES
+
+_NORMS: WeakKeyDictionary[torch.optim.Optimizer, tuple[Any, Tensor]] = WeakKeyDictionary()
 
 
 def build_optimizer(
@@ -61,3 +64,19 @@ def is_written(trainer: Trainer) -> bool:
 def prefixed(prefix: str, metrics: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the metrics under names that begin with ``prefix/``."""
     return {f"{prefix}/{name}": value for name, value in metrics.items()}
+
+
+def gradient_norm(optimizer: torch.optim.Optimizer, step: int) -> Tensor:
+    """Return the Euclidean norm of the gradients that an optimizer is about to use, computed once however often asked.
+
+    Args:
+        optimizer: Whose parameters' gradients.
+        step: Which of its steps it is.
+    """
+    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    key = step, [(id(gradient), gradient._version) for gradient in gradients]
+    known = _NORMS.get(optimizer)
+    if known is None or known[0] != key:
+        known = _NORMS[optimizer] = key, torch.nn.utils.get_total_norm(gradients)
+    return known[1]

@@ -102,6 +102,28 @@ def test_episodes_that_all_leave_the_domain_are_named_before_they_are_learned_fr
     assert data.env_steps == 0
 
 
+@pytest.mark.parametrize("what", ["reward", "observation"])
+def test_what_is_not_finite_is_named_with_the_action_that_caused_it(
+    collected: ExperienceDataModule, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    env = collected.env.base_env
+    step = env.guarded_step
+
+    def broken(state: torch.Tensor, control: torch.Tensor, time: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        next_state, reward, is_over = step(state, control, time)
+        is_late = time > 1.5
+        if what == "reward":
+            return next_state, torch.where(is_late, torch.nan, reward), is_over
+        return torch.where(is_late.unsqueeze(-1), torch.inf, next_state), reward, is_over
+
+    monkeypatch.setattr(env, "guarded_step", broken)
+    steps, before = collected.env_steps, len(collected.buffer)
+    value = "reward nan" if what == "reward" else r"observation \[inf, inf"
+    with pytest.raises(ValueError, match=rf"bear_populations emitted .*: action \[-?\d.*\] in .* at step \d.*{value}"):
+        collected.collect()
+    assert (collected.env_steps, len(collected.buffer)) == (steps, before)
+
+
 def test_episodes_that_end_early_are_left_out_if_slices_do_not_fit(make_trainer: Callable[..., Trainer]) -> None:
     options = {"bounds": "ignore", "B": 3.0}  # many controls are fatal to the bacteria, not all
     data = ExperienceDataModule("bacteria", options, **(SMALL | {"num_envs": 8, "warmup_episodes": 16}))
