@@ -14,6 +14,7 @@ COMMANDS = {  # and the module of lit_awm.commands that runs them
     "fit": "training",
     "validate": "training",
     "evaluate": "evaluate",
+    "export": "export",
     "envs": "envs",
     "oracle": "oracle",
     "gradients": "gradients",
@@ -29,6 +30,7 @@ commands:
   fit        fit a world model and optimise a policy in it, by a recipe
   validate   score a checkpoint (--ckpt_path) in the real environment, by a recipe
   evaluate   score a checkpoint by the recipe that it was made with
+  export     write policy and world model of a checkpoint for other programs
   envs       list the environments, with sizes and optimum
   oracle     find the best controls of an environment, knowing its dynamics
   gradients  measure policy gradients through every family of world models

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import pytest
+import torch
+
+import lit_awm
+from lit_awm.bundles import check_same, describe, make_bundle
+from lit_awm.cli import main
+from lit_awm.models import DeterministicPolicy, MarkovWorldModel
+from lit_awm.recipes import build, options_of
+
+LENGTH = 12
+SMALL = ["--config", "bear_populations", "--data.episode_length", str(LENGTH), "--data.num_envs", "1"]
+TINY = [*SMALL, "--data.warmup_episodes", "1", "--data.world_model_updates", "1", "--data.policy_updates", "1"]
+FILES = {"safetensors": "{}.safetensors", "program": "{}.pt2", "onnx": "{}.onnx"}
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["lit-awm"])
+
+
+def checkpoint(*options: str) -> str:
+    assert main(["fit", *TINY, "--trainer.max_epochs", "1", *options]) == 0
+    return "runs/bear_populations/version_0/checkpoints/last.ckpt"
+
+
+@pytest.mark.parametrize("family", ["actions", "actions_gru", "history", "markov", "simulator"])
+def test_what_is_exported_acts_as_the_checkpoint(family: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = checkpoint(*options_of(family, LENGTH))
+    capsys.readouterr()
+    assert main(["export", path, "--out", "bundle"]) == 0
+    parts = ["policy"] if family == "simulator" else ["policy", "world_model"]
+    names = {pattern.format(part) for pattern in FILES.values() for part in parts} | {"description.json"}
+    assert {file.name for file in Path("bundle").iterdir()} == names
+    assert {Path(line).name for line in capsys.readouterr().out.splitlines()} >= names
+    module, _ = build([*TINY, *options_of(family, LENGTH)])
+    module.load_state_dict(torch.load(path, weights_only=True)["state_dict"])
+    module.requires_grad_(False)
+    states, actions = torch.rand(7, LENGTH, 4), torch.rand(7, LENGTH, 2)
+    expected: dict[str, tuple[torch.Tensor, ...]] = {"policy": (module.policy.policy.sample(states[:, 0]),)}
+    loaded: dict[str, Any] = {"policy": lit_awm.load_policy("bundle").sample}
+    if "world_model" in parts:
+        expected["world_model"] = tuple(module.world_model.world_model(states, actions))
+        loaded["world_model"] = lit_awm.load_world_model("bundle")
+    for part, inputs in {"policy": (states[:, 0],), "world_model": (states, actions)}.items():
+        if part not in parts:
+            continue
+        program = torch.export.load(f"bundle/{part}.pt2").module()
+        session = onnxruntime.InferenceSession(f"bundle/{part}.onnx")
+        given = {each.name: value.numpy() for each, value in zip(session.get_inputs(), inputs, strict=True)}
+        found = [loaded[part](*inputs), program(*inputs), [torch.from_numpy(each) for each in session.run(None, given)]]
+        for each in found:
+            each = (each,) if isinstance(each, torch.Tensor) else tuple(each)
+            for ours, theirs in zip(each, expected[part], strict=True):
+                torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_a_policy_is_loaded_without_lightning_and_torchrl() -> None:
+    main(["export", checkpoint(), "--out", "bundle", "--formats", "safetensors"])
+    code = (
+        "import sys, torch, lit_awm; policy = lit_awm.load_policy('bundle'); print(policy(torch.zeros(3, 4)).shape); "
+        "assert not {'lightning', 'torchrl', 'tensordict'} & set(sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "torch.Size([3, 2])"
+
+
+def test_what_cannot_be_exported_is_named_and_the_rest_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    path = checkpoint(*options_of("actions_state_space", LENGTH))
+    capsys.readouterr()
+    assert main(["export", path, "--out", "bundle", "--formats", "program,onnx"]) == 1
+    assert "not written: world_model as onnx: " in capsys.readouterr().out
+    assert {file.name for file in Path("bundle").iterdir()} == {"policy.pt2", "policy.onnx", "world_model.pt2"}
+
+
+def test_a_model_that_acts_otherwise_is_not_written() -> None:
+    policy, twin = DeterministicPolicy(3, 1), DeterministicPolicy(3, 1)
+    with pytest.raises(ValueError, match="the twin differs from the model by .*; it was not written"):
+        check_same(policy, twin, torch.randn(4, 3), tolerance=1e-6, what="the twin")
+    recipe = {"model": {"init_args": {"policy": {"class_path": "lit_awm.models.DeterministicPolicy"}}}}
+    recipe["model"]["init_args"]["world_model"] = {"class_path": "lit_awm.models.MarkovWorldModel"}
+    facts = {"state_dim": 3, "action_dim": 1, "clock_step": 0.1, "known_reward": False}
+    description = describe(recipe | {"data": {"init_args": {}}}, **facts)
+    model = MarkovWorldModel(3, 1)  # which has no clock
+    with pytest.raises(ValueError, match=r"world_model\.safetensors differs from the model"):
+        make_bundle(description, policy, model)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"policy": {"class_path": "os.system"}}, "class_path must be that of a Policy in lit_awm.models, got 'os.sys"),
+        ({"policy": {"class_path": "evil.DeterministicPolicy"}}, "class_path must be that of a Policy"),
+        ({"policy": {"class_path": "lit_awm.models.CausalTransformer"}}, "got 'lit_awm.models.CausalTransformer'"),
+        ({"format": 2}, "path must be a bundle of format 1, got 2"),
+    ],
+)
+def test_a_description_cannot_make_anything_else(change: dict[str, Any], words: str) -> None:
+    main(["export", checkpoint(), "--out", "bundle", "--formats", "safetensors"])
+    file = Path("bundle/description.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(ValueError, match=words):
+        lit_awm.load_policy("bundle")
+
+
+def test_what_is_no_bundle_is_refused() -> None:
+    with pytest.raises(ValueError, match="path must be a folder that `lit-awm export` has written, got 'nowhere'"):
+        lit_awm.load_policy("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["nowhere.ckpt"], "checkpoint must be a file, got 'nowhere.ckpt'"),
+        (
+            ["nowhere.ckpt", "--formats", "onx"],
+            "formats must be of safetensors, program, onnx, got 'onx'. Did you mean",
+        ),
+    ],
+)
+def test_mistakes_are_named(options: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(["export", *options])
+    assert raised.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit):
+        main(["export", "nowhere.ckpt"])
+    assert "format onnx needs onnx, onnxscript, onnxruntime: pip install 'lit-awm[onnx]'" in capsys.readouterr().err
