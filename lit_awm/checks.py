@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 
 def check_at_least(minimum: float, **arguments: float) -> None:
@@ -39,6 +41,18 @@ def check_count(minimum: int = 1, **arguments: int) -> None:
     for name, value in arguments.items():
         if not isinstance(value, int):
             raise ValueError(f"{name} must be a whole number, got {value}.")
+
+
+def check_writable(folder: Path, name: str) -> None:
+    """Reject a folder in which nothing can be written, or made.
+
+    Raises:
+        ValueError: If it, or the folder that it is to be made in, is a file or must not be written to.
+    """
+    existing = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        reason = "may not be written to" if existing.is_dir() else "is a file"
+        raise ValueError(f"{name} must be a folder that can be written to, got {str(folder)!r}: {existing} {reason}.")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

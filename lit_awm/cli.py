@@ -14,6 +14,7 @@ COMMANDS = {  # and the module of lit_awm.commands that runs them
     "fit": "training",
     "validate": "training",
     "evaluate": "evaluate",
+    "doctor": "doctor",
     "export": "export",
     "envs": "envs",
     "oracle": "oracle",
@@ -30,6 +31,7 @@ commands:
   fit        fit a world model and optimise a policy in it, by a recipe
   validate   score a checkpoint (--ckpt_path) in the real environment, by a recipe
   evaluate   score a checkpoint by the recipe that it was made with
+  doctor     tell versions, devices and, for a recipe, whether it can run here, its memory and time
   export     write policy and world model of a checkpoint for other programs
   envs       list the environments, with sizes and optimum
   oracle     find the best controls of an environment, knowing its dynamics

@@ -15,6 +15,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from lit_awm.checkpoints import CONFIG_KEY, ResumableCSVLogger, check_recipe, go_on_with_last_run
+from lit_awm.checks import check_writable
 from lit_awm.cli import COMMON, resolve_recipes
 from lit_awm.data import ExperienceDataModule
 from lit_awm.modules import AlternatingModule, WorldModelModule
@@ -110,6 +111,9 @@ class AwmCLI(LightningCLI):
         if config.weights_only is None:
             config.weights_only = True
         try:
+            folder = getattr(getattr(config.trainer.logger, "init_args", None), "save_dir", None)
+            if folder is not None:
+                check_writable(Path(folder), "trainer.logger.save_dir")
             if config.resume or (self.subcommand == "fit" and config.ckpt_path == "last"):
                 go_on_with_last_run(config, self.subcommand)
             if self.subcommand == "fit" and config.ckpt_path is not None:

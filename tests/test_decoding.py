@@ -38,9 +38,16 @@ def test_decoding_takes_the_steps_of_the_model(
     assert not states.requires_grad
 
 
+@pytest.mark.parametrize("is_code_made", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_one_compilation_decodes_any_batch_and_horizon(
-    world_model: ActionsWorldModel, policy: DeterministicPolicy, initial_state: Tensor
+    world_model: ActionsWorldModel,
+    policy: DeterministicPolicy,
+    initial_state: Tensor,
+    request: pytest.FixtureRequest,
+    is_code_made: bool,
 ) -> None:
+    if not is_code_made:
+        request.getfixturevalue("without_code")
     torch._dynamo.reset()
     counters.clear()
     decoder = CompiledDecoder()

@@ -43,6 +43,13 @@ class SafeCheckpointIO(CheckpointIO):
         if storage_options is not None:
             raise ValueError(f"storage_options must be None for {type(self).__name__}, got {storage_options!r}.")
         path = Path(path)
+        try:
+            self._write(checkpoint, path)
+        except OSError as error:
+            told = f"{error.strerror}: {path} was not written; what had been saved before stays"
+            raise OSError(error.errno, told) from error
+
+    def _write(self, checkpoint: dict[str, Any], path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         stored = {
             name: self._experience.store(value, path.parent) if _holds_experience(value) else value
