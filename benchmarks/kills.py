@@ -108,7 +108,7 @@ def compare(ours: Path, theirs: Path) -> tuple[float, int]:
 
 def survive(folder: Path, kills: int, seed: int, progress: bool = True) -> dict[str, Any]:
     """Kill a run ``kills`` times and let it end; return what it and a run that was left alone differ by."""
-    chance, epochs = random.Random(seed), max(4, kills // 2)
+    chance, epochs = random.Random(seed), max(4, kills)
     whole, interrupted = folder / "whole", folder / "interrupted"
     for each in (whole, interrupted):
         each.mkdir()
