@@ -33,7 +33,7 @@ def test_the_command_lines_parse(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("trainer: {max_epochs: 3}\n")
     commands = re.findall(
-        r"(?:^|`)lit-awm ((?:fit|oracle|gradients|landscape|reproduce|benchmark) .*?)(?:  #.*|`.*)?$",
+        r"(?:^|`)lit-awm ((?:fit|oracle|gradients|landscape|reproduce|benchmark) .*?)(?: > \S+)?(?: +#.*|`.*)?$",
         PAGES[page],
         flags=re.MULTILINE,
     )
