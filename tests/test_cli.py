@@ -495,7 +495,7 @@ def test_gradients_are_measured_in_tasks_of_other_packages(capsys: pytest.Captur
             ["gradients", "--ckpt", "no.ckpt", "--families", "markov"],
             "brings its own world model; leave out --families",
         ),
-        (["gradients", "--ckpt", "bad.ckpt"], "checkpoint must come from `lit-awm fit`; bad.ckpt is cut short or damaged"),
+        (["gradients", "--ckpt", "bad.ckpt"], "must come from `lit-awm fit`; bad.ckpt is cut short or damaged"),
         (["gradients", "--out", "bad.ckpt"], "out must be a folder, got the file 'bad.ckpt'"),
         (["gradients", "--trainer.max_epochs", "9"], "leave out --trainer.max_epochs"),
         (["gradients", "--data.env", "one_bounce", "--horizons", "50,100"], "horizon 50 makes no task of one_bounce"),
