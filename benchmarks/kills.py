@@ -84,7 +84,7 @@ def kill(folder: Path, epochs: int, kind: str, chance: random.Random) -> bool:
         time.sleep(chance.uniform(0, 0.1))
     else:
         was_in_time = wait_for(process, lambda: written("metrics.csv"))
-        time.sleep(chance.uniform(0, 2))
+        time.sleep(chance.uniform(0, 1))
     was_in_time = was_in_time and process.poll() is None
     process.send_signal(getattr(signal, kind.split()[-1]) if kind.startswith("asked") else signal.SIGKILL)
     process.wait()
@@ -108,7 +108,7 @@ def compare(ours: Path, theirs: Path) -> tuple[float, int]:
 
 def survive(folder: Path, kills: int, seed: int, progress: bool = True) -> dict[str, Any]:
     """Kill a run ``kills`` times and let it end; return what it and a run that was left alone differ by."""
-    chance, epochs = random.Random(seed), max(4, kills)
+    chance, epochs = random.Random(seed), max(6, 3 * kills)
     whole, interrupted = folder / "whole", folder / "interrupted"
     for each in (whole, interrupted):
         each.mkdir()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lit_awm.callbacks.policy_module import policy_module
 from lit_awm.checks import check_count
+from lit_awm.modules.latest_metrics import LatestMetrics
 from lit_awm.modules.optimization import gradient_norm, is_written
 
 
@@ -35,7 +36,7 @@ class GradientNormMonitor(Callback):
     def __init__(self, layers: bool = False, positions: int = 0) -> None:
         check_count(0, positions=positions)
         self.layers, self.positions = layers, positions
-        self._latest: dict[str, dict[str, Tensor]] = {}  # norms, by phase
+        self._latest = LatestMetrics()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self.positions and getattr(pl_module, "accumulate", 1) > 1:
@@ -58,10 +59,17 @@ class GradientNormMonitor(Callback):
             norms |= {f"{phase}/grad_norm/{name}": norm for name, norm in _by_group(pl_module, trained).items()}
         if self.positions and phase == "policy":
             norms |= {f"policy/action_grad_norm/{part}": norm for part, norm in self._by_position(pl_module)}
-        self._latest[phase] = norms
+        self._latest.update(phase, norms)
         if pl_module.automatic_optimization or is_written(trainer):
-            for latest in self._latest.values():
-                pl_module.log_dict(latest, batch_size=1)
+            self._latest.log(pl_module, batch_size=1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the latest norms, by phase."""
+        return self._latest.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what ``state_dict`` returned."""
+        self._latest.load_state_dict(state_dict)
 
     def _by_position(self, pl_module: LightningModule) -> Iterable[tuple[int, Tensor]]:
         gradients = policy_module(pl_module, type(self).__name__).action_gradient

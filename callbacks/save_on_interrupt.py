@@ -16,21 +16,22 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class SaveOnInterrupt(Checkpoint):
-    """Save a checkpoint at the end of the update in which SIGINT (Ctrl-C) or SIGTERM arrives, and stop.
+    """Save a checkpoint and stop, at the end of the update or epoch in which SIGINT (Ctrl-C) or SIGTERM arrives.
 
     The checkpoint is ``last.ckpt``, from which a run goes on exactly (``lit-awm fit ... --resume``). The process ends
     with status 128 plus the number of the signal. A second signal stops it at once, without saving.
 
-    After an error a checkpoint of the state as it was is saved as ``exception.ckpt``, to look into; ``last.ckpt`` stays
-    as it was.
+    After an error in an update, or later, a checkpoint of the state as it was is saved as ``exception.ckpt``, to look
+    into; ``last.ckpt`` stays as it was.
     """
 
     def __init__(self) -> None:
         self._received: int | None = None
+        self._has_begun = False
         self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._received = None
+        self._received, self._has_begun = None, False
         if threading.current_thread() is threading.main_thread():  # no other may handle signals
             self._handlers = {number: signal.signal(number, self._receive) for number in SIGNALS}
 
@@ -41,7 +42,17 @@ class SaveOnInterrupt(Checkpoint):
         name = signal.Signals(number).name
         print(f"\n{name} received: saving after this update (once more to stop at once)", file=sys.stderr)  # noqa: T201
 
+    def on_train_batch_start(self, *_: Any) -> None:
+        self._has_begun = True
+
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if not trainer.is_last_batch:  # an epoch that has had its last update is to be evaluated and logged first
+            self._stop_if_asked(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop_if_asked(trainer)
+
+    def _stop_if_asked(self, trainer: Trainer) -> None:
         received = trainer.strategy.reduce_boolean_decision(self._received is not None, all=False)
         if not received:
             return
@@ -53,7 +64,7 @@ class SaveOnInterrupt(Checkpoint):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._restore_handlers()
-        if isinstance(exception, Exception) and trainer.training and not trainer.fast_dev_run:
+        if isinstance(exception, Exception) and self._has_begun and not trainer.fast_dev_run:
             path = self._folder(trainer) / "exception.ckpt"
             trainer.save_checkpoint(path)
             print(f"the state in which the error arose is in {path}", file=sys.stderr)  # noqa: T201

@@ -75,16 +75,18 @@ class _Writer(ExperimentWriter):
 
     def go_on_from(self, count: int, pending: dict[str, float]) -> None:
         path, rows = Path(self.metrics_file_path), list[dict[str, Any]]()
-        if not path.is_file():  # the run goes on under a new version
-            return
-        with path.open(newline="", encoding="utf-8") as file:
-            for row, _ in zip(csv.DictReader(file), range(count), strict=False):
-                rows.append({name: value for name, value in row.items() if value})
-        if len(rows) < count:
-            rank_zero_warn(f"{path} has {len(rows)} of the {count} rows that were logged before; the others are lost.")
+        if path.is_file():  # else the run goes on under a new version, or had not written a row
+            with path.open(newline="", encoding="utf-8") as file:
+                for row, _ in zip(csv.DictReader(file), range(count), strict=False):
+                    rows.append({name: value for name, value in row.items() if value})
+            if len(rows) < count:
+                rank_zero_warn(f"{path} has {len(rows)} of the {count} rows logged before; the others are lost.")
         rows += [pending] if pending else []
         self.metrics, self.metrics_keys, self._count = [], sorted(set().union(*rows)), len(rows)
-        self._replace(rows, self.metrics_keys)
+        if rows:
+            self._replace(rows, self.metrics_keys)
+        else:
+            path.unlink(missing_ok=True)
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
         with Path(self.metrics_file_path).open(newline="", encoding="utf-8") as file:

@@ -13,9 +13,12 @@ from torch import Tensor
 
 from lit_awm.checks import check_at_least
 from lit_awm.models import Policy, RewardFn, SimulatorWorldModel, StepFn, WorldModel
+from lit_awm.modules.latest_metrics import LatestMetrics
 from lit_awm.modules.optimization import is_written, log_evaluation, prefixed
 from lit_awm.modules.policy import PolicyModule
 from lit_awm.modules.world_model import WorldModelModule
+
+METRICS_KEY = "latest_metrics"  # in a checkpoint
 
 
 class AlternatingModule(LightningModule):
@@ -95,7 +98,7 @@ class AlternatingModule(LightningModule):
         children: dict[str, WorldModelModule | PolicyModule] = {"world_model": self.world_model, "policy": self.policy}
         self.optimized_phases = tuple(phase for phase in self.phases if children[phase].trained_parameters())
         self.automatic_optimization = False
-        self._latest: dict[str, dict[str, Tensor]] = {}  # metrics, by phase
+        self._latest = LatestMetrics()
         self.register_buffer("model_updates", torch.tensor(0))
 
     model_updates: Tensor
@@ -117,6 +120,12 @@ class AlternatingModule(LightningModule):
                 "Set `trainer.devices: 1`."
             )
         self.world_model.check_slice_length(self.trainer)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[METRICS_KEY] = self._latest.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._latest.load_state_dict(checkpoint.get(METRICS_KEY, {}))
 
     def configure_optimizers(self) -> Any:
         children = dict(zip(self.phases, (self.world_model, self.policy), strict=True))
@@ -144,10 +153,9 @@ class AlternatingModule(LightningModule):
             self.model_updates += 1
         else:
             self.policy.after_update()
-        self._latest[phase] = prefixed(phase, metrics)
+        self._latest.update(phase, prefixed(phase, metrics))
         if is_written(self.trainer):
-            for latest in self._latest.values():
-                self.log_dict(latest, batch_size=len(batch))
+            self._latest.log(self, batch_size=len(batch))
         return loss
 
     def _update(
