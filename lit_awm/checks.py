@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import numbers
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,8 +14,9 @@ def check_at_least(minimum: float, **arguments: float) -> None:
     """Reject arguments below a minimum, and those that are not finite.
 
     Raises:
-        ValueError: If a value is below ``minimum`` or not finite; the message names the argument.
+        ValueError: If a value is no number, below ``minimum`` or not finite; the message names the argument.
     """
+    _check_numbers(arguments)
     for name, value in arguments.items():
         if not minimum <= value < math.inf:
             raise ValueError(f"{name} must be at least {minimum}{_and_finite(value)}, got {value}.")
@@ -24,8 +26,9 @@ def check_positive(**arguments: float) -> None:
     """Reject arguments that are not above zero, and those that are not finite.
 
     Raises:
-        ValueError: If a value is zero, negative or not finite; the message names the argument.
+        ValueError: If a value is no number, zero, negative or not finite; the message names the argument.
     """
+    _check_numbers(arguments)
     for name, value in arguments.items():
         if not 0 < value < math.inf:
             raise ValueError(f"{name} must be positive{_and_finite(value)}, got {value}.")
@@ -59,8 +62,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a question, with a space before it, that offers the known name nearest to ``name``; empty if none is."""
     known = list(known)
     near = [k for k in known if len(name) > 2 and k.startswith(name)]
-    near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    near = near or difflib.get_close_matches(name, known, n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _check_numbers(arguments: dict[str, float]) -> None:
+    for name, value in arguments.items():
+        if not isinstance(value, numbers.Real) or isinstance(value, bool):
+            raise ValueError(f"{name} must be a number, got {value!r}.")
 
 
 def _and_finite(value: float) -> str:

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
 from lit_awm.actor import Actor
-from lit_awm.checks import check_at_least
+from lit_awm.checks import check_at_least, check_count
 from lit_awm.costates import CostateIteration, sweep
 from lit_awm.decoding import CompiledDecoder, decode
 from lit_awm.models import Policy, Prediction, WorldModel
@@ -72,6 +72,10 @@ def check_method(
     """
     if method not in METHODS:
         raise ValueError(f"imagination method must be one of {', '.join(METHODS)}, got {method!r}.")
+    sizes = ("state_dim", "action_dim")
+    ours, theirs = ([getattr(each, size) for size in sizes] for each in (world_model, policy))
+    if ours != theirs:
+        raise ValueError(f"policy must have {' and '.join(sizes)} of the world model, {ours}, got {theirs}.")
     if not 0 <= policy_input_gradient <= 1:
         raise ValueError(f"policy_input_gradient must be between 0 and 1, got {policy_input_gradient}.")
     if method == "sequential":
@@ -162,6 +166,9 @@ def imagine(
     check_method(method, world_model, policy, policy_input_gradient, checkpoint)
     world_model.check_horizon(horizon)
     _check_use(method, refine, tolerance, costates=costates, decoder=decoder)
+    if initial_state.ndim != 2 or initial_state.shape[1] != world_model.state_dim:
+        shape_given = tuple(initial_state.shape)
+        raise ValueError(f"initial_state must have shape (B, {world_model.state_dim}), got {shape_given}.")
     shape = (len(initial_state), horizon, policy.action_dim)
     _check_shapes(shape, method, previous_states, action_noise=action_noise, action_gradient=action_gradient)
     noise = initial_state.new_empty(shape).normal_() if policy.is_stochastic else None
@@ -245,7 +252,8 @@ def _find_inputs(
 
 
 def _check_use(method: str, refine: int, tolerance: float, **of_inputs: object) -> None:
-    check_at_least(0, refine=refine, tolerance=tolerance)
+    check_count(0, refine=refine)
+    check_at_least(0, tolerance=tolerance)
     if refine and method != "warm":
         raise ValueError(f"refine is for method 'warm', got {refine} and method {method!r}. Leave it out.")
     for name, given in of_inputs.items():

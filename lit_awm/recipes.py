@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,18 @@ import jsonargparse
 import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.seed import max_seed_value
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from omegaconf.errors import OmegaConfBaseException
 
 from lit_awm.checkpoints import CONFIG_KEY, ResumableCSVLogger, check_recipe, go_on_with_last_run
 from lit_awm.checks import check_writable
 from lit_awm.cli import COMMON, resolve_recipes
 from lit_awm.data import ExperienceDataModule
 from lit_awm.modules import AlternatingModule, WorldModelModule
+from lit_awm.usage import UsageParser, check_yaml, find_class
 
 LOG_KEY = "lit_awm_log"
 MODELS = "--model.world_model=lit_awm.models."
@@ -40,6 +45,7 @@ FAMILIES: dict[str, list[str]] = {  # what each one changes in a recipe, see ``o
 class SaveConfig(SaveConfigCallback):
     """Save the recipe beside the log, in the log, and in every checkpoint, with where the log stood."""
 
+    has_begun = False
     _has_ended: str | None = None  # the update or the epoch of which nothing is written to the log yet
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -48,7 +54,7 @@ class SaveConfig(SaveConfigCallback):
             trainer.logger.log_hyperparams({"config": self._dump()})
 
     def on_train_batch_start(self, *_: Any) -> None:
-        self._has_ended = None
+        self.has_begun, self._has_ended = True, None
 
     def on_train_batch_end(self, *_: Any) -> None:
         self._has_ended = "update"
@@ -86,11 +92,34 @@ class SaveConfig(SaveConfigCallback):
 class AwmCLI(LightningCLI):
     """Lightning's command line with the sizes of models linked to the data."""
 
+    parser_class = UsageParser
+
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Return the methods of the trainer that are commands, and which of their arguments are not options."""
         shared = {"model", "dataloaders", "datamodule"}
         return {"fit": shared | {"train_dataloaders", "val_dataloaders"}, "validate": shared}
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse a command line, and resolve what its recipes refer to."""
+        words = sys.argv[1:] if args is None else args
+        words = tuple(words) if isinstance(words, list) else ()
+        for each in (parser, *getattr(self, "_subcommand_parsers", {}).values()):
+            each.words = words
+        try:
+            for word in words:
+                if word.startswith("--config="):
+                    check_yaml(Path(word.removeprefix("--config=")))
+            super().parse_arguments(parser, args)
+        except (ValueError, OmegaConfBaseException) as error:
+            parser.error(str(error))
+        command = self.config.get("subcommand")
+        seed = (self.config[command] if command else self.config).get("seed_everything")
+        if not isinstance(seed, bool | None) and not 0 <= seed <= max_seed_value:
+            parser.error(f"seed_everything must be between 0 and {max_seed_value}, got {seed}.")
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the options as given: what has changed since a checkpoint was made is told, not undone."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Let the data say what the models need to know of the environment."""
@@ -108,6 +137,7 @@ class AwmCLI(LightningCLI):
         if self.subcommand is None:
             return
         config = self.config[self.subcommand]
+        _leave_out(config.trainer)
         if config.weights_only is None:
             config.weights_only = True
         try:
@@ -125,8 +155,28 @@ class AwmCLI(LightningCLI):
         """Build model, data and trainer; what they find wrong is an error of usage."""
         try:
             super().instantiate_classes()
+            if isinstance(self.model, AlternatingModule):  # before processes are started
+                self.model.check_processes(self.trainer)
         except (ValueError, MisconfigurationException) as error:
             self.parser.error(str(_first_cause(error)))
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run a command; what is found wrong before the first update is an error of usage."""
+        try:
+            super()._run_subcommand(subcommand)
+        except (ValueError, MisconfigurationException) as error:
+            if any(isinstance(each, SaveConfig) and each.has_begun for each in self.trainer.callbacks):  # type: ignore[attr-defined]
+                raise
+            self.parser.error(str(error))
+
+
+def _leave_out(trainer: Any) -> None:
+    """Leave out the callbacks of a recipe that an option of the trainer switches off."""
+    switches = {"enable_progress_bar": ProgressBar, "enable_checkpointing": Checkpoint}
+    off = tuple(kind for name, kind in switches.items() if trainer[name] is False)
+    callbacks = trainer.callbacks if isinstance(trainer.callbacks, list) else []
+    if off and callbacks:
+        trainer.callbacks = [each for each in callbacks if not issubclass(find_class(each.class_path), off)]
 
 
 def _first_cause(error: BaseException) -> BaseException:
@@ -148,6 +198,7 @@ def make_cli(arguments: dict[str, Any] | list[str] | None, run: bool) -> AwmCLI:
         subclass_mode_model=True,
         subclass_mode_data=True,
         auto_configure_optimizers=False,
+        parser_class=UsageParser,
         save_config_callback=SaveConfig,
         save_config_kwargs={"overwrite": True, "config_filename": "lit_awm_config.yaml"},
         seed_everything_default=0,

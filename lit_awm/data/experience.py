@@ -103,7 +103,7 @@ class ExperienceDataModule(LightningDataModule):
                 f"warmup_episodes must be a multiple of num_envs {num_envs}, got {warmup_episodes}: episodes are "
                 "collected num_envs at a time."
             )
-        if capacity < warmup_episodes * episode_length:
+        if not capacity >= warmup_episodes * episode_length:
             raise ValueError(
                 f"capacity must hold the warm-up of {warmup_episodes * episode_length} steps, got {capacity}."
             )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, TransformedDistribution
 from torch.distributions.transforms import TanhTransform
 
+from lit_awm.checks import check_at_least, check_positive
 from lit_awm.models.perceptron import make_perceptron
 from lit_awm.models.standardizer import Standardizer
 
@@ -48,9 +49,12 @@ class DeterministicPolicy(Policy):
         state_dim: Size ``S`` of a state.
         action_dim: Size ``A`` of an action.
         hidden_dim: Width of the network.
-        num_layers: Number of hidden layers.
+        num_layers: Number of hidden layers; 0 for a linear map.
         num_frequencies: Number of octaves of sine and cosine features of each state component; more make actions
             that change sharply with time or state easier to learn.
+
+    Raises:
+        ValueError: If ``hidden_dim`` is below 1, or another number below 0.
     """
 
     is_stochastic = False
@@ -85,6 +89,9 @@ class TanhNormalPolicy(Policy):
         num_layers: Number of hidden layers.
         num_frequencies: Octaves of sine and cosine features, see :class:`DeterministicPolicy`.
         initial_deviation: Standard deviation before the squashing, before any learning.
+
+    Raises:
+        ValueError: If ``initial_deviation`` is not positive, ``hidden_dim`` is below 1, or another number below 0.
     """
 
     is_stochastic = True
@@ -99,6 +106,7 @@ class TanhNormalPolicy(Policy):
         initial_deviation: float = 0.3,
     ) -> None:
         super().__init__(state_dim, action_dim)
+        check_positive(initial_deviation=initial_deviation)
         self.network = PolicyNetwork(state_dim, 2 * action_dim, hidden_dim, num_layers, num_frequencies)
         self.log_initial_deviation = torch.tensor(initial_deviation).log().item()
 
@@ -126,12 +134,17 @@ class PolicyNetwork(nn.Module):
         hidden_dim: Width.
         num_layers: Number of hidden layers.
         num_frequencies: Number of octaves of features, from a period of about the data's width downwards.
+
+    Raises:
+        ValueError: If ``hidden_dim`` is below 1, or ``num_layers`` or ``num_frequencies`` below 0.
     """
 
     def __init__(
         self, in_features: int, out_features: int, hidden_dim: int, num_layers: int, num_frequencies: int
     ) -> None:
         super().__init__()
+        check_at_least(1, hidden_dim=hidden_dim)
+        check_at_least(0, num_layers=num_layers, num_frequencies=num_frequencies)
         self.register_buffer("frequencies", 2.0 ** torch.arange(num_frequencies), persistent=False)
         sizes = [in_features * (1 + 2 * num_frequencies)] + [hidden_dim] * num_layers
         self.layers = make_perceptron(sizes, out_features)

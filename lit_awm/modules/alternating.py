@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from tensordict import TensorDict
 from torch import Tensor
@@ -114,12 +114,16 @@ class AlternatingModule(LightningModule):
         return self.policy.policy
 
     def setup(self, stage: str) -> None:
-        if self.trainer.world_size > 1:
-            raise ValueError(
-                f"AlternatingModule must be fitted in one process, got {self.trainer.world_size}. "
-                "Set `trainer.devices: 1`."
-            )
+        self.check_processes(self.trainer)
         self.world_model.check_slice_length(self.trainer)
+
+    @staticmethod
+    def check_processes(trainer: Trainer) -> None:
+        """Raise a ``ValueError`` for a trainer with several processes."""
+        if trainer.world_size > 1:
+            raise ValueError(
+                f"AlternatingModule must be fitted in one process, got {trainer.world_size}. Set `trainer.devices: 1`."
+            )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[METRICS_KEY] = self._latest.state_dict()

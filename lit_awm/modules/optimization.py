@@ -38,6 +38,18 @@ def build_optimizer(
     return {"optimizer": built, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
+def check_optimizer(
+    parameters: list[nn.Parameter], optimizer: OptimizerCallable, scheduler: LRSchedulerCallable | None
+) -> None:
+    """Build an optimizer and its scheduler once, so that what is wrong with them is known before a fit.
+
+    Raises:
+        ValueError: If the optimizer or the scheduler rejects its arguments, or is not one for us.
+    """
+    if parameters:  # a simulator has none
+        build_optimizer(parameters, optimizer, scheduler)
+
+
 def default_optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     """Return Adam with a learning rate of 1e-3."""
     return torch.optim.Adam(parameters, lr=1e-3)

@@ -16,7 +16,7 @@ from lit_awm.decoding import CompiledDecoder
 from lit_awm.imagination import Imagined, Method, cheapest_method, check_method, imagine
 from lit_awm.models import Policy, WorldModel
 from lit_awm.modules.bootstrap import ValueBootstrap
-from lit_awm.modules.optimization import build_optimizer, default_optimizer, log_evaluation, prefixed
+from lit_awm.modules.optimization import build_optimizer, check_optimizer, default_optimizer, log_evaluation, prefixed
 from lit_awm.modules.schedules import LinearSchedule
 from lit_awm.modules.warm_start import WarmStart
 
@@ -105,6 +105,7 @@ class PolicyModule(LightningModule):
         self.action_noise, self.entropy_weight = action_noise, entropy_weight
         self.optimizer, self.scheduler = optimizer, scheduler
         self.bootstrap = None if bootstrap is None else bootstrap(policy.state_dim)
+        check_optimizer(self.trained_parameters(), optimizer, scheduler)
         self.register_buffer("updates", torch.tensor(0))
         self.action_gradient: Tensor | None = None
         self._warm_start = WarmStart(tolerance, refine)

@@ -10,7 +10,7 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from lit_awm.models import WorldModel
-from lit_awm.modules.optimization import build_optimizer, default_optimizer, prefixed
+from lit_awm.modules.optimization import build_optimizer, check_optimizer, default_optimizer, prefixed
 
 
 class WorldModelModule(LightningModule):
@@ -23,6 +23,9 @@ class WorldModelModule(LightningModule):
         world_model: The model to fit.
         optimizer: Makes the optimizer from the parameters.
         scheduler: Makes the learning-rate schedule, stepped after every update.
+
+    Raises:
+        ValueError: If optimizer or scheduler cannot be made of its arguments.
     """
 
     phases = ("world_model",)
@@ -36,6 +39,7 @@ class WorldModelModule(LightningModule):
         super().__init__()
         self.world_model = world_model
         self.optimizer, self.scheduler = optimizer, scheduler
+        check_optimizer(self.trained_parameters(), optimizer, scheduler)
 
     def trained_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that this module optimises."""
