@@ -22,7 +22,7 @@ def install(session: nox.Session, extra: str) -> None:
 def tests(session: nox.Session) -> None:
     """Run the unit tests and the examples in the docstrings."""
     install(session, "test")
-    session.run("python", "-m", "pytest", "--doctest-modules", "tests", "lit_awm", *session.posargs)
+    session.run("python", "-m", "pytest", "-n", "auto", "--doctest-modules", "tests", "lit_awm", *session.posargs)
 
 
 @nox.session

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes: each takes one core, as do those that it starts
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 from collections.abc import Callable
 from functools import partial
 

@@ -15,9 +15,9 @@ from tensordict import TensorDict
 from lit_awm.cli import main
 from lit_awm.modules import AlternatingModule
 
-OPTIONS = """fit --config bear_populations --resume --trainer.max_epochs 3 --trainer.log_every_n_steps 2
-    --data.episode_length 10 --data.num_envs 1 --data.warmup_episodes 2 --data.world_model_updates 3
-    --data.policy_updates 4 --model.world_model.backbone.hidden_dim 16"""
+OPTIONS = """fit --config bear_populations --resume --trainer.max_epochs 2 --trainer.log_every_n_steps 2
+    --data.episode_length 10 --data.num_envs 1 --data.warmup_episodes 2 --data.world_model_updates 2
+    --data.policy_updates 3 --model.world_model.backbone.hidden_dim 16"""
 
 
 def log(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
