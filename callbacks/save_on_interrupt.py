@@ -66,8 +66,12 @@ class SaveOnInterrupt(Checkpoint):
         self._restore_handlers()
         if isinstance(exception, Exception) and self._has_begun and not trainer.fast_dev_run:
             path = self._folder(trainer) / "exception.ckpt"
-            trainer.save_checkpoint(path)
-            print(f"the state in which the error arose is in {path}", file=sys.stderr)  # noqa: T201
+            try:
+                trainer.save_checkpoint(path)
+                told = f"the state in which the error arose is in {path}"
+            except OSError as error:  # which is not to hide the one that is being raised
+                told = f"the state in which the error arose could not be saved: {error}"
+            print(told, file=sys.stderr)  # noqa: T201
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restore_handlers()

@@ -10,7 +10,7 @@ from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_awm.checkpoints.experience_files import KEY, ExperienceFiles
-from lit_awm.checkpoints.files import DamagedFileError, pack, unpack, write_atomically
+from lit_awm.checkpoints.files import DamagedFileError, keep, pack, unpack, write_atomically
 
 PREVIOUS = "-previous"  # the checkpoint that was there before, which is kept
 DAMAGED = "-damaged"
@@ -60,7 +60,7 @@ class SafeCheckpointIO(CheckpointIO):
             self._damaged.discard(path)
             path.replace(_free_name(path, DAMAGED))
         elif path.is_file():
-            write_atomically(path.with_stem(path.stem + PREVIOUS), path.read_bytes())
+            keep(path, path.with_stem(path.stem + PREVIOUS))
         write_atomically(path, content)
 
     def load_checkpoint(

@@ -64,7 +64,10 @@ class _Writer(ExperimentWriter):
         if self._count == 0 and self.metrics:
             path.unlink(missing_ok=True)  # of another run
         self._count += len(self.metrics)
-        super().save()
+        try:
+            super().save()
+        except OSError as error:
+            raise OSError(error.errno, f"{error.strerror}: {path} was not written to") from error
 
     def mark(self) -> int:
         self.save()

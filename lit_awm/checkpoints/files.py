@@ -22,7 +22,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         OSError: If it cannot be written; nothing is left of the attempt.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = _partial(path)
     try:
         with partial.open("wb") as file:
             file.write(content)
@@ -33,6 +33,29 @@ def write_atomically(path: Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def keep(path: Path, kept: Path) -> None:
+    """Give a file that is about to be replaced a second name, in place of what had that name; nothing is written twice.
+
+    Raises:
+        OSError: If neither a link nor, where the file system has none, a copy can be made.
+    """
+    partial = _partial(kept)
+    partial.unlink(missing_ok=True)
+    try:
+        partial.hardlink_to(path)
+    except OSError:
+        write_atomically(kept, path.read_bytes())
+        return
+    try:
+        partial.replace(kept)
+    finally:
+        partial.unlink(missing_ok=True)  # which stays if both names were of one file already
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
 
 
 def _sync_folder(folder: Path) -> None:

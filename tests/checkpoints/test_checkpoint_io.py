@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_awm.checkpoints import DamagedFileError, SafeCheckpointIO
+from lit_awm.checkpoints.files import keep
 from lit_awm.data import ExperienceDataModule
 from lit_awm.models import ActionsWorldModel, CausalTransformer
 from lit_awm.modules import WorldModelModule
@@ -140,6 +141,22 @@ def test_when_writing_fails_the_checkpoint_before_stays(
         ):
             plugin.save_checkpoint(checkpoint(2), path)
     assert load(path)["number"] == 1
+    assert not [file for file in tmp_path.iterdir() if "partial" in file.name]
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_the_checkpoint_before_is_kept_though_a_save_was_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool
+) -> None:
+    path, plugin = tmp_path / "last.ckpt", SafeCheckpointIO()
+    if not has_links:
+        monkeypatch.setattr(Path, "hardlink_to", lambda *_: (_ for _ in ()).throw(OSError(95, "Not supported")))
+    plugin.save_checkpoint(checkpoint(1), path)
+    keep(path, tmp_path / "last-previous.ckpt")  # and no more
+    for number in (2, 3):
+        plugin.save_checkpoint(checkpoint(number), path)
+        assert load(path)["number"] == number
+        assert load(tmp_path / "last-previous.ckpt")["number"] == number - 1
     assert not [file for file in tmp_path.iterdir() if "partial" in file.name]
 
 
