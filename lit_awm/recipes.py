@@ -157,7 +157,7 @@ class AwmCLI(LightningCLI):
             super().instantiate_classes()
             if isinstance(self.model, AlternatingModule):  # before processes are started
                 self.model.check_processes(self.trainer)
-        except (ValueError, MisconfigurationException) as error:
+        except (ValueError, ImportError, MisconfigurationException) as error:
             self.parser.error(str(_first_cause(error)))
 
     def _run_subcommand(self, subcommand: str) -> None:

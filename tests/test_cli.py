@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import wandb
 import yaml
 
 from lit_awm.analysis.shooting import Shooting
@@ -423,3 +424,27 @@ def test_gradients_are_measured_in_tasks_of_other_packages(capsys: pytest.Captur
     assert {row["family"] for row in first["rows"]} == {"markov"}
     assert run("gradients", *options) == 0
     assert json.loads(capsys.readouterr().out) == first
+
+
+def test_a_resumed_run_keeps_its_identity_at_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    logger = "{class_path: WandbLogger, init_args: {save_dir: logs, project: mine, offline: true}}"
+    options = ["--config", "bear_populations", *SMALL, "--trainer.logger", logger, "--resume"]
+    for epochs in (1, 2):
+        wandb.finish()  # a run of another test in this process
+        assert run("fit", *options, "--trainer.max_epochs", str(epochs)) == 0
+    wandb.finish()
+    (folder,) = Path("logs/mine").iterdir()
+    assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 1
+    sessions = [path.name for path in Path("logs/wandb").glob("offline-run-*")]
+    assert len(sessions) == 2
+    assert all(session.endswith(f"-{folder.name}") for session in sessions)
+
+
+def test_a_package_that_is_missing_is_named_with_how_to_install_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "gymnasium", None)
+    options = ["--data.env", "gym/Pendulum-v1", "--model.known_reward", "false"]
+    error = error_of(capsys, "fit", "--config", "bear_populations", *options)
+    assert "env 'gym/Pendulum-v1' needs gymnasium. Install it with: pip install 'lit-awm[gym]'" in error
