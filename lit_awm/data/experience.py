@@ -17,6 +17,7 @@ from lit_awm.checks import check_at_least
 from lit_awm.data.evaluation import EvaluationEpisodes
 from lit_awm.data.exploration import Exploration
 from lit_awm.envs import KnownReward, KnownStep, load_optimum, make_env
+from lit_awm.envs.simulators import SimulatorEnv
 from lit_awm.loops import AlternatingLoop
 from lit_awm.models import Policy
 
@@ -287,6 +288,7 @@ class ExperienceDataModule(LightningDataModule):
             "experience": list(self.segments),
             "collector": collector,
             "env": self.env.rng.get_state(),
+            "simulators": self.env.random_states() if isinstance(self.env, SimulatorEnv) else [],
             "global": GlobalRNGState().state_dict(),
         }
 
@@ -304,6 +306,8 @@ class ExperienceDataModule(LightningDataModule):
             self.buffer.extend(TensorDict(rows, batch_size=len(rows["observation"])).unflatten_keys("."))
         self.collector.load_state_dict(state_dict["collector"], strict=False)
         self.env.rng.set_state(state_dict["env"])
+        if isinstance(self.env, SimulatorEnv):
+            self.env.set_random_states(state_dict["simulators"])
         generators = dict(state_dict["global"])
         if not torch.cuda.is_available():
             generators.pop("torch_cuda", None)  # a run that moves to a CPU draws from the CPU's generator

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.util import find_spec
 from typing import Any
 
@@ -36,6 +37,22 @@ class SimulatorEnv(TransformedEnv):
         """Set the seed of the simulation and of the generator."""
         self.rng.manual_seed(seed or 0)
         return super().set_seed(seed, static_seed=static_seed)
+
+    def random_states(self) -> list[str]:
+        """Return the state of the random generator of each simulation, as JSON: all that outlasts an episode."""
+        return [json.dumps(_generator(env).state, default=lambda array: array.tolist()) for env in self.base_env._envs]
+
+    def set_random_states(self, states: list[str]) -> None:
+        """Let every simulation begin its next episode as it did after ``random_states`` had been asked for."""
+        for env, state in zip(self.base_env._envs, states, strict=True):
+            _generator(env).state = json.loads(state)
+
+
+def _generator(env: EnvBase) -> Any:
+    """Return NumPy's bit generator, with its ``state``, of a simulation."""
+    if isinstance(env, GymEnv):
+        return env._env.unwrapped.np_random.bit_generator
+    return env._env.task.random._bit_generator
 
 
 def make_simulator(

@@ -15,6 +15,7 @@ import torch
 from tensordict import TensorDict
 
 from lit_awm.cli import main
+from lit_awm.envs.simulators import PACKAGES
 from lit_awm.modules import AlternatingModule
 
 OPTIONS = """fit --config bear_populations --resume --trainer.max_epochs 2 --trainer.log_every_n_steps 2
@@ -62,10 +63,18 @@ def run_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[.
     return run_both
 
 
+OTHERS = [pytest.param(task, marks=pytest.mark.slow) for task in ("gym/Pendulum-v1", "dmc/cartpole-swingup")]
+
+
+@pytest.mark.parametrize("task", ["bear_populations", *OTHERS])
 def test_a_run_that_stops_at_every_update_ends_as_one_does_that_never_stops(
-    run_both_ways: Callable[..., tuple[Run, Run]],
+    run_both_ways: Callable[..., tuple[Run, Run]], task: str
 ) -> None:
-    (rows, weights), (expected_rows, expected_weights) = run_both_ways()
+    suite = task.partition("/")[0]
+    if suite in PACKAGES:
+        pytest.importorskip(PACKAGES[suite])
+    elsewhere = ["--data.env", task, "--model.known_reward", "false", "--trainer.logger.name", "bear_populations"]
+    (rows, weights), (expected_rows, expected_weights) = run_both_ways(*(elsewhere if suite in PACKAGES else []))
     assert rows == expected_rows
     assert weights.keys() == expected_weights.keys()
     for name, value in weights.items():

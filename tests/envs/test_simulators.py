@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 
 import pytest
 import torch
 from torchrl.envs.utils import check_env_specs
 
+from lit_awm.checkpoints.files import pack
 from lit_awm.envs import load_optimum, make_env, simulators
+from lit_awm.envs.simulators import SimulatorEnv
 
 INSTALLED = {suite: importlib.util.find_spec(package) is not None for suite, package in simulators.PACKAGES.items()}
 TASKS = [
@@ -64,3 +67,19 @@ def test_a_missing_package_is_named_with_the_extra_that_installs_it(
     monkeypatch.setitem(simulators.PACKAGES, suite, "no_such_package")
     with pytest.raises(ImportError, match=rf"needs no_such_package. Install it with: pip install 'lit-awm\[{suite}\]'"):
         make_env(f"{suite}/Pendulum-v1")
+
+
+@pytest.mark.parametrize(("name", "size"), TASKS)
+def test_the_next_episode_depends_on_the_random_states_alone(name: str, size: int) -> None:
+    def next_episode(env: SimulatorEnv) -> torch.Tensor:
+        return env.rollout(5, lambda td: td.set("action", torch.full(env.action_spec.shape, 0.3)))["observation"]
+
+    first, second = (make_env(name, num_envs=2, episode_length=5) for _ in range(2))
+    first.set_seed(1)
+    second.set_seed(2)
+    next_episode(first)
+    states = torch.load(io.BytesIO(pack(first.random_states())), weights_only=True)
+    expected = next_episode(first)
+    assert not torch.equal(next_episode(second), expected)
+    second.set_random_states(states)
+    assert torch.equal(next_episode(second), expected)
