@@ -164,11 +164,8 @@ def imagine(
         [(2, 6, 3), (2, 5, 1), (2, 5)]
     """
     check_method(method, world_model, policy, policy_input_gradient, checkpoint)
-    world_model.check_horizon(horizon)
+    world_model.check_start(initial_state, horizon)
     _check_use(method, refine, tolerance, costates=costates, decoder=decoder)
-    if initial_state.ndim != 2 or initial_state.shape[1] != world_model.state_dim:
-        shape_given = tuple(initial_state.shape)
-        raise ValueError(f"initial_state must have shape (B, {world_model.state_dim}), got {shape_given}.")
     shape = (len(initial_state), horizon, policy.action_dim)
     _check_shapes(shape, method, previous_states, action_noise=action_noise, action_gradient=action_gradient)
     noise = initial_state.new_empty(shape).normal_() if policy.is_stochastic else None

@@ -92,8 +92,6 @@ class SaveConfig(SaveConfigCallback):
 class AwmCLI(LightningCLI):
     """Lightning's command line with the sizes of models linked to the data."""
 
-    parser_class = UsageParser
-
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Return the methods of the trainer that are commands, and which of their arguments are not options."""

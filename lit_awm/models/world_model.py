@@ -139,6 +139,16 @@ class WorldModel(nn.Module, ABC):
             raise ValueError(f"states must have shape (B, H, {self.state_dim}), got {tuple(states.shape)}.")
         self.check_horizon(actions.shape[1])
 
+    def check_start(self, initial_state: Tensor, horizon: int) -> None:
+        """Reject initial states that are no batch ``(B, S)``, and a horizon that the model has no positions for.
+
+        Raises:
+            ValueError: If the shape or the horizon does not fit.
+        """
+        if initial_state.ndim != 2 or initial_state.shape[1] != self.state_dim:
+            raise ValueError(f"initial_state must have shape (B, {self.state_dim}), got {tuple(initial_state.shape)}.")
+        self.check_horizon(horizon)
+
     def check_horizon(self, horizon: int) -> None:
         """Reject a horizon that the model has no positions for.
 
