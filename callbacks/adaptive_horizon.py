@@ -50,6 +50,7 @@ class AdaptiveHorizon(Callback):
         self.horizon = start
         self.full: int | None = None
         self._last_norm: float | None = None
+        self._signal_to_noise: float | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         module = policy_module(pl_module, type(self).__name__)
@@ -80,8 +81,9 @@ class AdaptiveHorizon(Callback):
                     action_noise=module.draw_noise(initial, self.horizon),
                 )
             module.imagination_horizon = self.adapt(measured[0])
-            if measured[0].signal_to_noise is not None:
-                pl_module.log("policy/horizon_snr", measured[0].signal_to_noise, batch_size=1)
+            self._signal_to_noise = measured[0].signal_to_noise
+        if self._signal_to_noise is not None:
+            pl_module.log("policy/horizon_snr", self._signal_to_noise, batch_size=1)
         pl_module.log("policy/imagination_horizon", float(module.imagination_horizon), batch_size=1)
 
     def adapt(self, measured: Gradients) -> int:
@@ -102,9 +104,10 @@ class AdaptiveHorizon(Callback):
         policy_module(pl_module, type(self).__name__).imagination_horizon = self.full
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the horizon and the norm of the last measurement."""
-        return {"horizon": self.horizon, "last_norm": self._last_norm}
+        """Return the horizon and what was measured last."""
+        return {"horizon": self.horizon, "last_norm": self._last_norm, "signal_to_noise": self._signal_to_noise}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the horizon of ``state_dict``."""
         self.horizon, self._last_norm = state_dict["horizon"], state_dict["last_norm"]
+        self._signal_to_noise = state_dict["signal_to_noise"]

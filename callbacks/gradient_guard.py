@@ -12,12 +12,15 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
+from lit_awm.callbacks.adaptive_horizon import AdaptiveHorizon
+from lit_awm.callbacks.horizon_curriculum import HorizonCurriculum
 from lit_awm.callbacks.policy_module import policy_module
 from lit_awm.checks import check_count
 from lit_awm.modules import PolicyModule
-from lit_awm.modules.optimization import gradient_norm
+from lit_awm.modules.optimization import gradient_norm, is_written
 
 Reaction = Literal["stop", "skip", "clip", "shrink"]
+SCHEDULES = (AdaptiveHorizon, HorizonCurriculum)
 MOST_SAID = 10  # events that are told of in full
 
 
@@ -41,7 +44,8 @@ class GradientGuard(Callback):
         window: Number of norms that the median is taken of. Nothing explodes before there are as many.
 
     Raises:
-        ValueError: If ``reaction`` is unknown, or a number is below 1.
+        ValueError: If ``reaction`` is unknown, or a number is below 1; or, when a fit begins, if another callback sets
+            the horizon that is to shrink.
     """
 
     def __init__(self, reaction: Reaction = "stop", largest_ratio: float = 1e4, window: int = 50) -> None:
@@ -54,10 +58,27 @@ class GradientGuard(Callback):
         self.norms: dict[str, deque[float]] = {}
         self.counts: dict[str, int] = {}
         self.horizon: int | None = None  # if it has been shrunk
+        self._full: int | None = None  # what it was before that
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        others = [type(each).__name__ for each in trainer.callbacks if isinstance(each, SCHEDULES)]  # type: ignore[attr-defined]
+        if self.reaction == "shrink" and others:
+            raise ValueError(
+                f"reaction must not be 'shrink' beside {others[0]}, which sets the horizon itself, got 'shrink'. Use "
+                "'skip' or 'clip', or leave one of them out."
+            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.horizon is not None:
-            policy_module(pl_module, type(self).__name__).imagination_horizon = self.horizon
+            self._shrink(policy_module(pl_module, type(self).__name__), self.horizon)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._full is not None:
+            policy_module(pl_module, type(self).__name__).imagination_horizon = self._full
+
+    def _shrink(self, policy: PolicyModule, horizon: int) -> None:
+        self._full = policy.imagination_horizon if self._full is None else self._full
+        self.horizon = policy.imagination_horizon = min(horizon, self._full)
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
@@ -72,11 +93,14 @@ class GradientGuard(Callback):
         norms = self.norms.setdefault(phase, deque(maxlen=self.window))
         largest = self.largest_ratio * statistics.median(norms) if len(norms) == self.window else math.inf
         if norm <= largest and math.isfinite(norm):
-            norms.append(norm)
-            return
-        self.counts[phase] = self.counts.get(phase, 0) + 1
-        pl_module.log(f"{phase}/bad_gradients", float(self.counts[phase]), batch_size=1)
-        self._react(trainer, pl_module, phase, parameters, norm, largest)
+            if norm > 0:  # where nothing has an effect yet there is nothing to compare with
+                norms.append(norm)
+        else:
+            self.counts[phase] = self.counts.get(phase, 0) + 1
+            self._react(trainer, pl_module, phase, parameters, norm, largest)
+        if self.counts and (pl_module.automatic_optimization or is_written(trainer)):
+            counts = {f"{phase}/bad_gradients": float(count) for phase, count in self.counts.items()}
+            pl_module.log_dict(counts, batch_size=1)
 
     def _react(
         self,
@@ -106,7 +130,7 @@ class GradientGuard(Callback):
         if policy is not None:
             policy.forget()  # or what is not finite would be reused
             if self.reaction == "shrink":
-                self.horizon = policy.imagination_horizon = max(1, policy.imagination_horizon // 2)
+                self._shrink(policy, max(1, policy.imagination_horizon // 2))
                 done += f" The imagination horizon is now {self.horizon}."
         if sum(self.counts.values()) <= MOST_SAID:
             rank_zero_warn(f"{message} {done}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Any
 
@@ -18,6 +19,24 @@ SHOWN = {
 }
 
 
+class _Output:
+    """Pass text on until nobody reads it any more: a bar that is piped to a program must not end a run with it."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self._file.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self._file.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
 class AlternatingProgress(TQDMProgressBar):
     """Show phase, environment steps, losses, scores and rates; keep one line for every outer iteration.
 
@@ -29,6 +48,18 @@ class AlternatingProgress(TQDMProgressBar):
     def __init__(self, refresh_rate: int = 10) -> None:
         super().__init__(refresh_rate=refresh_rate if sys.stdout.isatty() else 10 * refresh_rate, leave=True)
         self._phase = ""
+
+    def init_train_tqdm(self) -> Any:
+        """Return the bar of an iteration."""
+        bar = super().init_train_tqdm()
+        bar.fp = _Output(bar.fp)
+        return bar
+
+    def init_validation_tqdm(self) -> Any:
+        """Return the bar of an evaluation."""
+        bar = super().init_validation_tqdm()
+        bar.fp = _Output(bar.fp)
+        return bar
 
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
         super().on_train_epoch_start(trainer, *_)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import sys
 import threading
@@ -30,6 +32,10 @@ class SaveOnInterrupt(Checkpoint):
         self._has_begun = False
         self._handlers: dict[int, Any] = {}
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        trainer.callbacks = [*(each for each in callbacks if each is not self), self]  # type: ignore[attr-defined]  # let all others have done their part when it stops
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._received, self._has_begun = None, False
         if threading.current_thread() is threading.main_thread():  # no other may handle signals
@@ -40,7 +46,9 @@ class SaveOnInterrupt(Checkpoint):
             raise SystemExit(128 + number)
         self._received = number
         name = signal.Signals(number).name
-        print(f"\n{name} received: saving after this update (once more to stop at once)", file=sys.stderr)  # noqa: T201
+        text = f"\n{name} received: saving after this update (once more to stop at once)\n"
+        with contextlib.suppress(OSError):  # a handler must not print, and what reads its output may have stopped too
+            os.write(sys.stderr.fileno(), text.encode())
 
     def on_train_batch_start(self, *_: Any) -> None:
         self._has_begun = True
@@ -59,7 +67,8 @@ class SaveOnInterrupt(Checkpoint):
         path = self._folder(trainer) / "last.ckpt"
         trainer.save_checkpoint(path)
         if trainer.is_global_zero:
-            print(f"saved {path}: go on with --resume", file=sys.stderr)  # noqa: T201
+            with contextlib.suppress(BrokenPipeError):
+                print(f"saved {path}: go on with --resume", file=sys.stderr)  # noqa: T201
         raise SystemExit(128 + (self._received or signal.SIGTERM))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -71,7 +80,8 @@ class SaveOnInterrupt(Checkpoint):
                 told = f"the state in which the error arose is in {path}"
             except OSError as error:  # which is not to hide the one that is being raised
                 told = f"the state in which the error arose could not be saved: {error}"
-            print(told, file=sys.stderr)  # noqa: T201
+            with contextlib.suppress(BrokenPipeError):
+                print(told, file=sys.stderr)  # noqa: T201
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._restore_handlers()

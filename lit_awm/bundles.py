@@ -137,8 +137,10 @@ def _is_class(value: Any) -> bool:
 
 
 def _known_reward(environment: dict[str, Any]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    from lit_awm.envs import KnownReward, make_env
+    from lit_awm.envs import SYSTEMS, KnownReward, make_env
 
+    if environment["env"] not in SYSTEMS:  # of which alone it is known; tasks of other packages may name modules
+        raise ValueError(f"env must be a system of the testbed in a bundle, got {environment['env']!r}.")
     options = {"episode_length": environment["episode_length"], **(environment.get("env_options") or {})}
     return KnownReward(make_env(environment["env"], 1, **options))
 

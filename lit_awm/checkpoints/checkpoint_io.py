@@ -56,12 +56,11 @@ class SafeCheckpointIO(CheckpointIO):
             for name, value in checkpoint.items()
         }
         content = pack(stored)
-        if path in self._damaged:
-            self._damaged.discard(path)
-            path.replace(_free_name(path, DAMAGED))
-        elif path.is_file():
-            keep(path, path.with_stem(path.stem + PREVIOUS))
+        is_damaged = path.resolve() in self._damaged
+        if path.is_file():
+            keep(path, _free_name(path, DAMAGED) if is_damaged else path.with_stem(path.stem + PREVIOUS))
         write_atomically(path, content)
+        self._damaged.discard(path.resolve())
 
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any = None, weights_only: bool | None = None
@@ -74,7 +73,7 @@ class SafeCheckpointIO(CheckpointIO):
         path = Path(path)
         loaded, problem = read_checkpoint(path, weights_only is not False, map_location, self._experience)
         if problem:
-            self._damaged |= {path} if path.is_file() else set()
+            self._damaged |= {path.resolve()} if path.is_file() else set()
             rank_zero_warn(problem)
         return loaded
 

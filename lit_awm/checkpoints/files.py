@@ -55,7 +55,7 @@ def keep(path: Path, kept: Path) -> None:
 
 
 def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+    return path.with_name(f".{path.name}.partial")  # the same each time: what a kill has left is written over
 
 
 def _sync_folder(folder: Path) -> None:

@@ -36,23 +36,20 @@ class LastRun(NamedTuple):
 
 
 def find_last_run(root: Path) -> LastRun | None:
-    """Return the newest run in a folder of runs; None if there is none, or it has saved nothing yet.
+    """Return the newest run in a folder of runs that has saved a checkpoint; None if there is none.
 
     Its checkpoint is ``checkpoints/last.ckpt``, or the newest one of that folder.
     """
     folders = [folder for folder in root.glob("*") if folder.is_dir()] if root.is_dir() else []
-    if not folders:
-        return None
-    newest = max(folders, key=_age)
-    files = [
-        file
-        for file in (newest / "checkpoints").glob("*.ckpt")
-        if not file.name.startswith(".") and not re.search(f"({PREVIOUS}|{DAMAGED}(-\\d+)?)$", file.stem)
-    ]
-    if not files:
-        return None
-    last = newest / "checkpoints" / "last.ckpt"
-    return LastRun(newest, last if last in files else max(files, key=lambda file: file.stat().st_mtime_ns))
+    for folder in sorted(folders, key=_age, reverse=True):
+        last = folder / "checkpoints" / "last.ckpt"
+        if last.is_file() or last.with_stem(last.stem + PREVIOUS).is_file():
+            return LastRun(folder, last)
+        aside = f"({PREVIOUS}|{DAMAGED}(-\\d+)?|exception)$"  # what is not to be gone on from
+        files = [file for file in last.parent.glob("[!.]*.ckpt") if not re.search(aside, file.stem)]
+        if files:
+            return LastRun(folder, max(files, key=lambda file: file.stat().st_mtime_ns))
+    return None
 
 
 def _age(folder: Path) -> tuple[int, float]:

@@ -8,7 +8,6 @@ import importlib.metadata
 import io
 import os
 import platform
-import resource
 import shutil
 import sys
 import tempfile
@@ -169,13 +168,22 @@ def _estimate(stopwatch: Stopwatch, data: ExperienceDataModule, whole: float, ep
     """Return estimates from the updates that were timed; the first of a phase, which warms up, does not count."""
     updates = {"world_model": data.world_model_updates, "policy": data.policy_updates}
     steady = {phase: sorted(times[1:])[len(times[1:]) // 2] for phase, times in stopwatch.seconds.items() if times[1:]}
-    around = max(0.0, whole - sum(map(sum, stopwatch.seconds.values())))  # warm-up, evaluation
-    seconds = epochs * sum(updates[phase] * time for phase, time in steady.items()) + around
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+    around = max(0.0, whole - sum(map(sum, stopwatch.seconds.values())))  # all rounds of the warm-up, one evaluation
+    rounds = 1 + 2 * (epochs - 1) / (data.warmup_rounds + 1)  # later each iteration collects once and evaluates once
+    seconds = epochs * sum(updates[phase] * time for phase, time in steady.items()) + rounds * around
     names = {"world_model": "model update", "policy": "policy update"}
     found: Findings = {names[phase]: f"{1000 * time:.1f} ms" for phase, time in steady.items()}
     found["run"] = f"{epochs} iterations, about {seconds / 60:.1f} minutes"
-    found["peak memory"] = f"{peak:.1f} GiB"
+    found["peak memory"] = _peak_memory()
     if torch.cuda.is_available():
         found["GPU peak memory"] = f"{torch.cuda.max_memory_allocated() / 2**30:.2f} GiB"
     return found
+
+
+def _peak_memory() -> str:
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return "not known on this system"
+    unit = 2**30 if sys.platform == "darwin" else 2**20
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit:.1f} GiB"

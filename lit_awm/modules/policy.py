@@ -222,7 +222,9 @@ class PolicyModule(LightningModule):
         if batch_idx == 0:
             self.forget()
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        # Not when the batch ends: callbacks that save a checkpoint then come before the module.
+        super().optimizer_step(*args, **kwargs)
         self.after_update()
 
     def training_step(self, batch: TensorDict, batch_idx: int) -> Tensor:

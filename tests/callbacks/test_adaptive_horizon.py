@@ -57,7 +57,7 @@ def test_a_restored_horizon_is_not_beyond_the_modules(make_trainer: Any) -> None
     horizons = Horizons()
     module, data = make(horizon=5)
     callback = AdaptiveHorizon(start=2)
-    callback.load_state_dict({"horizon": 15, "last_norm": 1.0})
+    callback.load_state_dict({"horizon": 15, "last_norm": 1.0, "signal_to_noise": None})
     make_trainer(max_epochs=1, callbacks=[callback, horizons]).fit(module, data)
     assert set(horizons.seen) == {5}
 

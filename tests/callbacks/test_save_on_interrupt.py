@@ -57,7 +57,7 @@ def fit(
 def test_a_run_that_is_asked_to_stop_goes_on_as_if_it_had_not_been(
     make_trainer: Callable[..., Trainer],
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
     number: signal.Signals,
     step: int,
 ) -> None:
@@ -68,7 +68,7 @@ def test_a_run_that_is_asked_to_stop_goes_on_as_if_it_had_not_been(
         fit(make_trainer, Disturbance(step, lambda: os.kill(os.getpid(), number)))
     assert raised.value.code == 128 + number
     assert signal.getsignal(number) is before
-    assert f"{number.name} received: saving after this update" in capsys.readouterr().err
+    assert f"{number.name} received: saving after this update" in capfd.readouterr().err
     resumed = Disturbance(-1, lambda: None)
     found = fit(make_trainer, resumed, tmp_path / "last.ckpt")
     assert resumed.losses == {key: loss for key, loss in whole.losses.items() if key > step + 1}
@@ -86,7 +86,7 @@ def test_a_second_signal_stops_at_once(make_trainer: Callable[..., Trainer], tmp
 
 
 def test_the_state_of_an_error_is_kept_beside_the_last_checkpoint(
-    make_trainer: Callable[..., Trainer], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make_trainer: Callable[..., Trainer], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def fail() -> None:
         raise RuntimeError("something broke")
@@ -94,5 +94,5 @@ def test_the_state_of_an_error_is_kept_beside_the_last_checkpoint(
     with pytest.raises(RuntimeError, match="something broke"):
         fit(make_trainer, Disturbance(6, fail))
     assert SafeCheckpointIO().load_checkpoint(tmp_path / "exception.ckpt")["global_step"] == 6
-    assert "the state in which the error arose is in" in capsys.readouterr().err
+    assert "the state in which the error arose is in" in capfd.readouterr().err
     assert not (tmp_path / "last.ckpt").exists()

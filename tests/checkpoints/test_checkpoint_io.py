@@ -11,8 +11,8 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lit_awm.checkpoints import DamagedFileError, SafeCheckpointIO
-from lit_awm.checkpoints.files import keep
+from lit_awm.checkpoints import DamagedFileError, SafeCheckpointIO, checkpoint_io
+from lit_awm.checkpoints.files import keep, pack
 from lit_awm.data import ExperienceDataModule
 from lit_awm.models import ActionsWorldModel, CausalTransformer
 from lit_awm.modules import WorldModelModule
@@ -94,15 +94,58 @@ def test_experience_that_is_not_what_it_was_is_damage(tmp_path: Path) -> None:
 
 def test_a_save_writes_what_is_new_and_no_more(tmp_path: Path) -> None:
     plugin, path, seen = SafeCheckpointIO(), tmp_path / "last.ckpt", set[Path]()
+    whole = checkpoint(0, 5)
     for segments, new in ((2, [0, 10]), (3, [20]), (3, []), (5, [30, 40])):
-        plugin.save_checkpoint(checkpoint(0, segments), path)
+        part = {"experience": whole["Data"]["experience"][:segments], "env_steps": 10 * segments}
+        plugin.save_checkpoint(whole | {"Data": part}, path)
         files = set((tmp_path / "experience").iterdir())
         assert [segment["first"] for file in files - seen for segment in torch.load(file)] == new
         seen = files
     resumed = SafeCheckpointIO()
-    resumed.load_checkpoint(path)
-    resumed.save_checkpoint(checkpoint(0, 5), path)
+    resumed.save_checkpoint(resumed.load_checkpoint(path), path)
     assert set((tmp_path / "experience").iterdir()) == seen
+
+
+def test_a_plugin_that_is_used_again_writes_what_the_new_run_has_seen(tmp_path: Path) -> None:
+    plugin = SafeCheckpointIO()
+    for value in (1.0, 2.0):
+        saved = checkpoint(1, 1)
+        saved["Data"]["experience"][0]["rows"]["observation"].fill_(value)
+        plugin.save_checkpoint(saved, tmp_path / "last.ckpt")
+    assert load(tmp_path / "last.ckpt")["Data"]["experience"][0]["rows"]["observation"].eq(2).all()
+
+
+@pytest.mark.parametrize("reference", [3, {"first": 0}, {"first": 0, "file": 5}, {"first": 0, "file": "../x.pt"}, {}])
+def test_references_to_other_files_are_refused(tmp_path: Path, reference: Any) -> None:
+    path = tmp_path / "last.ckpt"
+    path.write_bytes(pack({"Data": {"experience": [reference]}}))
+    with pytest.raises(DamagedFileError, match=r"refers to experience as .*, which is no file"):
+        load(path)
+
+
+def test_a_save_that_fails_beside_a_damaged_checkpoint_loses_neither(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path, plugin = Path("last.ckpt"), SafeCheckpointIO()
+    for number in (1, 2):
+        plugin.save_checkpoint(checkpoint(number), path)
+    path.write_bytes(b"damaged")
+    with pytest.warns(UserWarning, match="going on from the checkpoint before"):
+        assert plugin.load_checkpoint(path)["number"] == 1
+
+    def fail(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_io, "write_atomically", fail)
+        with pytest.raises(OSError, match="No space left"):
+            plugin.save_checkpoint(checkpoint(3), path.resolve())
+    assert load(Path("last-previous.ckpt"))["number"] == 1
+    plugin.save_checkpoint(checkpoint(3), path.resolve())
+    assert load(path)["number"] == 3
+    assert load(Path("last-previous.ckpt"))["number"] == 1
+    assert all(file.read_bytes() == b"damaged" for file in tmp_path.glob("last-damaged*.ckpt"))
 
 
 def test_later_experience_does_not_leak_into_an_earlier_checkpoint(tmp_path: Path) -> None:
