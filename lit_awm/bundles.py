@@ -6,12 +6,14 @@ code; what is loaded from it is built from the classes of :mod:`lit_awm.models` 
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -77,7 +79,8 @@ def load_policy(path: str | Path) -> Policy:
         ValueError: If the folder is no bundle, of another format, or names a class that is not one of ours.
     """
     folder, description = _read(path)
-    return _build_policy(description, (folder / f"{POLICY}.safetensors").read_bytes())
+    with _whole(folder):
+        return _build_policy(description, (folder / f"{POLICY}.safetensors").read_bytes())
 
 
 def load_world_model(path: str | Path) -> WorldModel:
@@ -93,7 +96,18 @@ def load_world_model(path: str | Path) -> WorldModel:
     file = folder / f"{WORLD_MODEL}.safetensors"
     if not file.is_file():
         raise ValueError(f"path must be a bundle with a world model, got {folder}, in which there is no {file.name}.")
-    return _build_world_model(description, file.read_bytes())
+    with _whole(folder):
+        return _build_world_model(description, file.read_bytes())
+
+
+@contextlib.contextmanager
+def _whole(folder: Path) -> Iterator[None]:
+    """Say of a bundle that its files do not fit each other, or are damaged."""
+    try:
+        yield
+    except (OSError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError, json.JSONDecodeError) as error:
+        kind = type(error).__name__
+        raise ValueError(f"path must be a whole bundle, got {folder}, which is damaged ({kind}: {error}).") from error
 
 
 def _read(path: str | Path) -> tuple[Path, Description]:
@@ -101,9 +115,11 @@ def _read(path: str | Path) -> tuple[Path, Description]:
     file = folder / DESCRIPTION
     if not file.is_file():
         raise ValueError(f"path must be a folder that `lit-awm export` has written, got {str(path)!r}.")
-    description = json.loads(file.read_text(encoding="utf-8"))
-    if description.get("format") != FORMAT:
-        raise ValueError(f"path must be a bundle of format {FORMAT}, got {description.get('format')} in {file}.")
+    with _whole(folder):
+        description = json.loads(file.read_text(encoding="utf-8"))
+        given = description.get("format")
+    if given != FORMAT:
+        raise ValueError(f"path must be a bundle of format {FORMAT!r}, got {given!r} in {file}.")
     return folder, description
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import numbers
-import os
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -53,14 +53,20 @@ def check_writable(folder: Path, name: str) -> None:
         ValueError: If it, or the folder that it is to be made in, is a file or must not be written to.
     """
     existing = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        reason = "may not be written to" if existing.is_dir() else "is a file"
+    reason = "" if existing.is_dir() else "is a file"
+    if not reason:
+        try:
+            with tempfile.TemporaryFile(dir=existing):
+                pass
+        except OSError as error:
+            reason = f"may not be written to ({error.strerror})"
+    if reason:
         raise ValueError(f"{name} must be a folder that can be written to, got {str(folder)!r}: {existing} {reason}.")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a question, with a space before it, that offers the known name nearest to ``name``; empty if none is."""
-    known = list(known)
+    known = [each for each in known if each != name]  # which is right by itself, and wrong where it stands
     near = [k for k in known if len(name) > 2 and k.startswith(name)]
     near = near or difflib.get_close_matches(name, known, n=1)
     return f" Did you mean {near[0]!r}?" if near else ""

@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from omegaconf.errors import OmegaConfBaseException
 
-from lit_awm.checkpoints import CONFIG_KEY, ResumableCSVLogger, check_recipe, go_on_with_last_run
+from lit_awm.checkpoints import CONFIG_KEY, ResumableCSVLogger, check_new, check_recipe, go_on_with_last_run
 from lit_awm.checks import check_writable
 from lit_awm.cli import COMMON, resolve_recipes
 from lit_awm.data import ExperienceDataModule
@@ -134,18 +134,23 @@ class AwmCLI(LightningCLI):
         """Find what to go on with, and load checkpoints without running code from them, unless asked to."""
         if self.subcommand is None:
             return
-        config = self.config[self.subcommand]
+        config, is_fit = self.config[self.subcommand], self.subcommand == "fit"
         _leave_out(config.trainer)
         if config.weights_only is None:
             config.weights_only = True
         try:
-            folder = getattr(getattr(config.trainer.logger, "init_args", None), "save_dir", None)
-            if folder is not None:
-                check_writable(Path(folder), "trainer.logger.save_dir")
-            if config.resume or (self.subcommand == "fit" and config.ckpt_path == "last"):
+            _check_trainer(config.trainer)
+            if config.resume or config.ckpt_path == "last":
                 go_on_with_last_run(config, self.subcommand)
-            if self.subcommand == "fit" and config.ckpt_path is not None:
-                check_recipe(Path(config.ckpt_path), yaml.safe_load(self._parser("fit").dump(config, skip_none=False)))
+            if not is_fit:
+                if config.ckpt_path is None:
+                    raise ValueError("validate must be given a checkpoint to score, by --ckpt_path, got none.")
+                config.trainer.logger = False  # scores are printed
+            if config.ckpt_path is None:
+                check_new(config.trainer.logger)
+            else:
+                recipe = yaml.safe_load(self._parser("fit").dump(config, skip_none=False)) if is_fit else None
+                check_recipe(Path(config.ckpt_path), recipe)
         except ValueError as error:
             self.parser.error(str(error))
 
@@ -155,17 +160,30 @@ class AwmCLI(LightningCLI):
             super().instantiate_classes()
             if isinstance(self.model, AlternatingModule):  # before processes are started
                 self.model.check_processes(self.trainer)
-        except (ValueError, ImportError, MisconfigurationException) as error:
+        except (ValueError, TypeError, ImportError, RuntimeError, MisconfigurationException) as error:
             self.parser.error(str(_first_cause(error)))
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run a command; what is found wrong before the first update is an error of usage."""
         try:
             super()._run_subcommand(subcommand)
-        except (ValueError, MisconfigurationException) as error:
+        except (ValueError, RuntimeError, MisconfigurationException) as error:
             if any(isinstance(each, SaveConfig) and each.has_begun for each in self.trainer.callbacks):  # type: ignore[attr-defined]
                 raise
             self.parser.error(str(error))
+
+
+def _check_trainer(trainer: Any) -> None:
+    """Reject numbers that Lightning divides by, and folders that cannot be written to."""
+    for name in ("check_val_every_n_epoch", "log_every_n_steps", "val_check_interval"):
+        value = trainer[name]
+        if isinstance(value, int | float) and not value > 0:
+            raise ValueError(f"trainer.{name} must be above 0, or null, got {value}.")
+    folder = getattr(getattr(trainer.logger, "init_args", None), "save_dir", None)
+    if folder is not None:
+        check_writable(Path(folder), "trainer.logger.save_dir")
+    else:
+        check_writable(Path(trainer.default_root_dir or "."), "trainer.default_root_dir")
 
 
 def _leave_out(trainer: Any) -> None:

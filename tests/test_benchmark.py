@@ -55,7 +55,7 @@ def test_the_table_of_a_page_is_replaced_and_nothing_else(tmp_path: Path, capsys
         (["--heads", "3"], "heads must divide width 8, got 3"),
         (["--docs", "nowhere.md"], "docs must be a file with the lines <!-- imagination.* and, further down, <!-- end"),
         (["--device", "tpu"], "invalid choice: 'tpu'"),
-        (["--out", __file__], "out must be a folder, got the file"),
+        (["--out", __file__], "out must be a folder that can be written to"),
     ],
 )
 def test_mistakes_are_named(options: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:

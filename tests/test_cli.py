@@ -16,6 +16,7 @@ import wandb
 import yaml
 
 from lit_awm.analysis.shooting import Shooting
+from lit_awm.checkpoints import ResumableCSVLogger
 from lit_awm.cli import main, recipes, resolve_recipes
 from lit_awm.envs import SYSTEMS, load_optimum
 from lit_awm.recipes import CONFIG_KEY, FAMILIES, build, fit, options_of
@@ -234,6 +235,8 @@ def test_what_a_checkpoint_has_decided_must_not_change(capsys: pytest.CaptureFix
     for option, value, words in (
         ("--seed_everything", "5", "data.init_args.seed: 0 before, 5 now; .*seed_everything: 0 before, 5 now"),
         ("--data.num_envs", "2", "data.init_args.num_envs: 1 before, 2 now"),
+        ("--model.known_reward", "false", "model.init_args.known_reward: True before, False now"),
+        ("--model.policy_module.bootstrap", "ValueBootstrap", "policy_module.*bootstrap.*: .* before, .* now"),
         ("--model.policy.hidden_dim", "9", "model.init_args.policy.*hidden_dim: .* before, 9 now"),
         ("--model.policy_module.optimizer.lr", "0.5", "optimizer.*lr: .* before, 0.5 now"),
         ("--ckpt_path", "other.ckpt", "ckpt_path must be left out with --resume, got 'other.ckpt'"),
@@ -243,6 +246,44 @@ def test_what_a_checkpoint_has_decided_must_not_change(capsys: pytest.CaptureFix
             run("fit", *given, option, value)
         assert raised.value.code == 2
         assert re.search(words, capsys.readouterr().err)
+
+
+def test_a_run_is_gone_on_with_whatever_other_folders_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--config", "bear_populations", *SMALL]
+    assert run("fit", *options, "--trainer.max_epochs", "1") == 0
+    assert run("validate", *options, "--ckpt_path", "last") == 0
+    Path("runs/bear_populations/version_7/checkpoints").mkdir(parents=True)
+    Path("runs/bear_populations/version_7/checkpoints/exception.ckpt").touch()
+    assert run("fit", *options, "--resume") == 0
+    out = capsys.readouterr().out
+    assert "scoring runs/bear_populations/version_0/checkpoints/last.ckpt" in out
+    assert "resuming runs/bear_populations/version_0/checkpoints/last.ckpt" in out
+    assert {path.name for path in Path("runs/bear_populations").iterdir()} == {"version_0", "version_7"}
+
+
+def test_a_new_run_takes_the_place_of_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["fit", "--config", "bear_populations", *SMALL, "--trainer.logger.version", "3"]
+    assert run(*options) == 0
+    with pytest.raises(SystemExit):
+        run(*options)
+    assert "trainer.logger.version must be that of a new run, got 3: " in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run(*options[:-1], "7", "--resume")
+    assert "trainer.logger.version must be left out with --resume, got 7" in capsys.readouterr().err
+
+
+def test_two_processes_do_not_write_to_one_run(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["fit", "--config", "bear_populations", *SMALL, "--resume"]
+    assert run(*options) == 0
+    before = Path("runs/bear_populations/version_0/checkpoints/last.ckpt").read_bytes()
+    other = ResumableCSVLogger("runs", "bear_populations", version=0)
+    assert other.experiment is not None
+    with pytest.raises(SystemExit):
+        run(*options, "--trainer.max_epochs", "3")
+    assert "version_0 is being written to by another run" in capsys.readouterr().err
+    assert Path("runs/bear_populations/version_0/checkpoints/last.ckpt").read_bytes() == before
+    other.finalize("success")
+    assert run(*options, "--trainer.max_epochs", "3") == 0
 
 
 def test_only_a_fit_can_be_resumed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -100,6 +100,8 @@ def read_checkpoint(
     Raises:
         DamagedFileError: If neither can be read; the message says of each why.
     """
+    if not path.name:
+        raise DamagedFileError(f"a checkpoint must be a file, got {str(path)!r}.")
     problems = list[str]()
     for candidate in (path, path.with_stem(path.stem + PREVIOUS)):
         try:

@@ -6,7 +6,7 @@ import csv
 import io
 import os
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
@@ -21,17 +21,27 @@ class ResumableCSVLogger(CSVLogger):
 
     Rows that were written after the checkpoint from which a run goes on are dropped, since it will write them again: in
     the end the file is that of a run that was never interrupted. The file is whole at any moment. For the arguments see
-    :class:`lightning.pytorch.loggers.CSVLogger`; ``version`` names the run to go on with.
+    :class:`lightning.pytorch.loggers.CSVLogger`; ``version`` names the run to go on with. One process at a time can
+    write to the folder of a version.
     """
+
+    _lock: IO[bytes] | None = None
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
         """What writes the file."""
         if self._experiment is None:
-            os.makedirs(self.root_dir, exist_ok=True)
+            self._lock = _claim(Path(self.log_dir))
             self._experiment = _Writer(self.log_dir)
         return self._experiment
+
+    def finalize(self, status: str) -> None:
+        """Write what is pending, and let others write to the folder."""
+        super().finalize(status)
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def mark(self) -> int:
         """Write what is pending, and return the number of rows so far, for a checkpoint; 0 but in the first process."""
@@ -47,6 +57,29 @@ class ResumableCSVLogger(CSVLogger):
             pending: What the run was about to log then, with its ``step``; or nothing.
         """
         self.experiment.go_on_from(count, pending)
+
+
+def _claim(folder: Path) -> IO[bytes] | None:
+    """Return an open file that nobody else can have while it is open and the process lives; None where there is none.
+
+    Raises:
+        ValueError: If another process has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # on Windows
+        return None
+    file = (folder / ".lock").open("wb")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise ValueError(
+            f"{folder} is being written to by another run. Wait until that has ended; or begin a run of another "
+            "`trainer.logger.name`."
+        ) from error
+    return file
 
 
 class _Writer(ExperimentWriter):

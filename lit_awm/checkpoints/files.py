@@ -87,6 +87,8 @@ def unpack(path: Path, weights_only: bool = True, map_location: Any = "cpu") -> 
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
+    except PermissionError as error:
+        raise DamagedFileError(f"{path} may not be read") from error
     except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, ValueError) as error:
         raise DamagedFileError(f"{path} is cut short or damaged ({error})") from error
     if damaged is not None:

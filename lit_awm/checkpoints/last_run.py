@@ -17,7 +17,8 @@ FIXED = [  # settings that a checkpoint has decided, as regular expressions
     r"data\.class_path",
     r"data\.init_args\.(env|env_options|episode_length|num_envs|warmup_episodes|capacity|seed)(\..*)?",
     r"model\.class_path",
-    r"model\.init_args\.(world_model|policy)(\..*)?",
+    r"model\.init_args\.(world_model|policy|known_reward)(\..*)?",
+    r"(.*\.)?bootstrap(\..*)?",
     r"(.*\.)?(optimizer|scheduler)(\..*)?",
 ]
 IGNORED = r"(ckpt_path|resume|weights_only|config|trainer\.logger(\..*)?|trainer\.plugins(\..*)?)"
@@ -66,9 +67,9 @@ def go_on_with_last_run(config: Any, command: str) -> None:
         command: The command that was given.
 
     Raises:
-        ValueError: If the command is not ``fit``, another checkpoint is given, or the run's folder is not known.
+        ValueError: If the command is not ``fit``, another checkpoint or run is given, or the run's folder is not known.
     """
-    if command != "fit":
+    if command != "fit" and config.resume:
         raise ValueError(f"--resume is for fit, got {command}. Give a checkpoint by --ckpt_path.")
     if config.ckpt_path not in (None, "last"):
         raise ValueError(f"ckpt_path must be left out with --resume, got {config.ckpt_path!r}.")
@@ -81,25 +82,62 @@ def go_on_with_last_run(config: Any, command: str) -> None:
     found = find_last_run(root)
     config.ckpt_path = None if found is None else str(found.checkpoint)
     if found is None:
-        print(f"nothing to resume in {root}: a new run begins")  # noqa: T201
+        if command == "fit":
+            print(f"nothing to resume in {root}: a new run begins")  # noqa: T201
         return
-    print(f"resuming {found.checkpoint}")  # noqa: T201
+    print(f"{'resuming' if command == 'fit' else 'scoring'} {found.checkpoint}")  # noqa: T201
     name = found.folder.name
     if "WandbLogger" in logger.class_path:
         options.id, options.resume = name, "allow"
     else:
         number = name.removeprefix("version_")
-        options.version = int(number) if number.isdigit() else name
+        version = int(number) if number.isdigit() else name
+        if command == "fit" and options.version not in (None, version):
+            raise ValueError(
+                f"trainer.logger.version must be left out with --resume, got {options.version!r}: the newest run is "
+                f"{version!r}."
+            )
+        options.version = version
 
 
-def check_recipe(checkpoint: Path, now: dict[str, Any]) -> None:
+def check_new(logger: Any) -> None:
+    """Reject a new run in the folder of one that has saved checkpoints.
+
+    Args:
+        logger: The configuration of the logger.
+
+    Raises:
+        ValueError: If the logger is given the version of such a run.
+    """
+    options = getattr(logger, "init_args", None)
+    version = getattr(options, "version", None)
+    if options is None or version is None:
+        return
+    name = f"version_{version}" if isinstance(version, int) else version
+    folder = Path(options.save_dir, getattr(options, "name", None) or "", name)
+    if any((folder / "checkpoints").glob("*.ckpt")):
+        raise ValueError(
+            f"trainer.logger.version must be that of a new run, got {version!r}: {folder} has checkpoints. "
+            "Leave it out; or go on with the newest run by --resume."
+        )
+
+
+def check_recipe(checkpoint: Path, now: dict[str, Any] | None) -> None:
     """Print what has changed in a recipe since a checkpoint was made.
+
+    Args:
+        checkpoint: To go on from.
+        now: The recipe as it is; None if anything may have changed.
 
     Raises:
         ValueError: If the checkpoint cannot be read, or something has changed that it has decided.
     """
     loaded, _ = read_checkpoint(checkpoint)
     if CONFIG_KEY not in loaded:
+        if "state_dict" not in loaded or "loops" not in loaded:
+            raise ValueError(f"ckpt_path must be a checkpoint of a Lightning trainer, got {str(checkpoint)!r}.")
+        return
+    if now is None:
         return
     honoured, refused = compare(yaml.safe_load(loaded[CONFIG_KEY]), now)
     if honoured:

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from lit_awm.analysis.cost import FAMILIES, Cost, Size, measure
+from lit_awm.commands.output import folder_to_write
 from lit_awm.commands.subjects import parse_horizons, parse_list
 
 HORIZONS = {"cpu": "50,100,200,500,1000,2000", "cuda": "50,100,200,500,1000,2000,4000,8000"}
@@ -46,8 +47,6 @@ def main(arguments: list[str]) -> int:
         parser.error(
             f"docs must be a file with the lines {lines}, got {options.docs}. Add them where the table belongs."
         )
-    if options.out.exists() and not options.out.is_dir():
-        parser.error(f"out must be a folder, got the file {str(options.out)!r}.")
     options.out.mkdir(parents=True, exist_ok=True)  # now, not after all has been measured
     torch.set_num_threads(options.threads)
     if not options.json:
@@ -78,7 +77,9 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--compile", action="store_true", help="measure replay with a compiled decoding too")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", choices=["cpu", "cuda"], default=device, help=f"(default: {device})")
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmark"), help="folder for table, figure and data")
+    parser.add_argument(
+        "--out", type=folder_to_write, default="runs/benchmark", help="folder for table, figure and data"
+    )
     parser.add_argument("--docs", type=Path, help="page whose table and figure to replace: docs/performance.md")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     return parser

@@ -19,6 +19,7 @@ from torch.export import Dim
 from lit_awm.bundles import check_same, describe, make_bundle
 from lit_awm.checkpoints.files import write_atomically
 from lit_awm.commands.checkpoint import load_run
+from lit_awm.commands.output import folder_to_write
 from lit_awm.commands.subjects import parse_list
 from lit_awm.models import Policy, WorldModel
 from lit_awm.modules import AlternatingModule
@@ -62,7 +63,9 @@ def main(arguments: list[str]) -> int:
     """
     parser = argparse.ArgumentParser(prog="lit-awm export", description=main.__doc__)
     parser.add_argument("checkpoint", type=Path, help="checkpoint of `lit-awm fit`")
-    parser.add_argument("--out", type=Path, help="folder to write to (default: `export` beside the checkpoint)")
+    parser.add_argument(
+        "--out", type=folder_to_write, help="folder to write to (default: `export` beside the checkpoint)"
+    )
     parser.add_argument("--formats", default=",".join(FORMATS), help=f"which of {', '.join(FORMATS)} (default: all)")
     options = parser.parse_args(arguments)
     formats = parse_list(parser, options.formats, "formats", list(FORMATS))

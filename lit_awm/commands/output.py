@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+from pathlib import Path
 from typing import Any
+
+from lit_awm.checks import check_writable
 
 
 def print_result(result: dict[str, Any], as_json: bool) -> None:
@@ -14,3 +18,12 @@ def print_result(result: dict[str, Any], as_json: bool) -> None:
     for name, value in result.items():
         shown = "-" if value is None else f"{value:.3%}" if name in ("regret", "gap") else value
         print(f"{name:<18}{shown}")  # noqa: T201
+
+
+def folder_to_write(text: str) -> Path:
+    """Return the folder that an option names; one that cannot be written to is an error of usage, before all work."""
+    try:
+        check_writable(Path(text), "out")
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return Path(text)

@@ -13,8 +13,9 @@ import yaml
 from torchrl.envs import TransformedEnv
 
 from lit_awm.analysis import Setting, Subject
-from lit_awm.checks import did_you_mean
+from lit_awm.checks import check_writable, did_you_mean
 from lit_awm.commands.checkpoint import load_run
+from lit_awm.commands.output import folder_to_write
 from lit_awm.data import ExperienceDataModule
 from lit_awm.envs import KnownReward, KnownStep, make_env
 from lit_awm.envs.control import ControlEnv
@@ -55,7 +56,7 @@ def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
         type=float,
         help=f"relative half-width of the interval from which they are drawn (default: {SPREAD})",
     )
-    parser.add_argument("--out", type=Path, help="folder to write to (default: runs/ENVIRONMENT)")
+    parser.add_argument("--out", type=folder_to_write, help="folder to write to (default: runs/ENVIRONMENT)")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     return parser
 
@@ -97,8 +98,8 @@ def prepare(options: argparse.Namespace, recipe: list[str], horizons: list[int])
     """
     if options.states < 1:
         raise ValueError(f"states must be at least 1, got {options.states}.")
-    if options.out is not None and options.out.exists() and not options.out.is_dir():
-        raise ValueError(f"out must be a folder, got the file {str(options.out)!r}.")
+    if options.out is None:
+        check_writable(Path("runs"), "out")
     if options.ckpt is not None:
         return _from_checkpoint(options, recipe, horizons)
     if trainer := [word for word in recipe if word.startswith("--trainer")]:

@@ -13,7 +13,7 @@ from torchrl.checkpoint import GlobalRNGState
 from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, ReplayBuffer, SliceSampler
 
-from lit_awm.checks import check_at_least
+from lit_awm.checks import check_at_least, check_count
 from lit_awm.data.evaluation import EvaluationEpisodes
 from lit_awm.data.exploration import Exploration
 from lit_awm.envs import KnownReward, KnownStep, load_optimum, make_env
@@ -81,11 +81,15 @@ class ExperienceDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_at_least(1, world_model_updates=world_model_updates, policy_updates=policy_updates)
-        check_at_least(1, world_model_batch_size=world_model_batch_size, policy_batch_size=policy_batch_size)
-        check_at_least(1, warmup_episodes=warmup_episodes, eval_episodes=eval_episodes, mean_hold=mean_hold)
+        check_count(1, episode_length=episode_length, num_envs=num_envs, warmup_episodes=warmup_episodes)
+        check_count(1, world_model_updates=world_model_updates, policy_updates=policy_updates)
+        check_count(1, world_model_batch_size=world_model_batch_size, policy_batch_size=policy_batch_size)
+        check_count(1, eval_episodes=eval_episodes, capacity=capacity)
+        check_count(0, seed=seed)
+        check_at_least(1, mean_hold=mean_hold)
         check_at_least(0, exploration_noise=exploration_noise)
         self.slice_length = episode_length if slice_length is None else slice_length
+        check_count(0, slice_length=self.slice_length)
         if not 1 <= self.slice_length <= episode_length:
             raise ValueError(
                 f"slice_length must be between 1 and episode_length {episode_length}, got {self.slice_length}. Lower "
@@ -194,6 +198,11 @@ class ExperienceDataModule(LightningDataModule):
         phases = getattr(self.trainer.lightning_module, "phases", ("world_model",))
         world_model_updates = self.world_model_updates if "world_model" in phases else 0
         policy_updates = self.policy_updates if "policy" in phases else 0
+        if self.trainer.precision not in ("32-true", "16-mixed", "bf16-mixed"):
+            raise ValueError(
+                "trainer.precision must be 32-true, 16-mixed or bf16-mixed, as environments are in single precision, "
+                f"got {self.trainer.precision}."
+            )
         if self.trainer.overfit_batches:  # type: ignore[attr-defined]
             raise ValueError("overfit_batches must be 0: every pass collects new experience. Use limit_train_batches.")
         limit = self.trainer.limit_train_batches

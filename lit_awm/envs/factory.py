@@ -111,7 +111,9 @@ def make_env(
     env.append_transform(InitTracker())
     seen = ["state"]
     if observation_noise != 0:
-        env.append_transform(ObservationNoise(observation_noise, generator=env.rng))
+        noise = ObservationNoise(observation_noise, generator=env.rng)
+        noise.check_size(env.observation_spec["state"].shape[-1])
+        env.append_transform(noise)
         seen = ["noisy_state"]
     if distractors:
         env.append_transform(DistractorDimensions(distractors, generator=env.rng))

@@ -100,11 +100,19 @@ class ObservationNoise(Transform):
         out_key: str = "noisy_state",
         generator: torch.Generator | None = None,
     ) -> None:
-        for value in [std] if isinstance(std, (int, float)) else std:
-            check_at_least(0, std=value)
+        for value in [std] if isinstance(std, (int, float, str)) else std:
+            check_at_least(0, observation_noise=value)
         super().__init__(in_keys=[in_key], out_keys=[out_key])
         self.generator = generator
         self.register_buffer("std", torch.as_tensor(std))
+
+    def check_size(self, size: int) -> None:
+        """Raise a ``ValueError`` if there is neither one number nor one for each of ``size`` dimensions."""
+        if self.std.numel() not in (1, size) or self.std.ndim > 1:
+            raise ValueError(
+                f"observation_noise must be one number, or {size}, one for each dimension of the state, got "
+                f"{self.std.tolist()}."
+            )
 
     def _apply_transform(self, obs: Tensor) -> Tensor:
         return obs + self.std.to(obs) * _normal(obs.shape, obs, self.generator)
@@ -115,5 +123,6 @@ class ObservationNoise(Transform):
     def transform_observation_spec(self, observation_spec: TensorSpec) -> TensorSpec:
         """Add the noisy copy, without bounds, to what is observed."""
         clean = observation_spec[self.in_keys[0]]
+        self.check_size(clean.shape[-1])
         observation_spec[self.out_keys[0]] = Unbounded(clean.shape, device=clean.device, dtype=clean.dtype)
         return observation_spec

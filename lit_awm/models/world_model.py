@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lit_awm.checks import check_count
 from lit_awm.models.standardizer import Standardizer
 
 RewardFn = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -155,8 +156,7 @@ class WorldModel(nn.Module, ABC):
         Raises:
             ValueError: If ``horizon`` is below 1 or beyond ``max_horizon``.
         """
-        if horizon < 1:
-            raise ValueError(f"horizon must be at least 1, got {horizon}.")
+        check_count(1, horizon=horizon)
         if self.max_horizon is not None and horizon > self.max_horizon:
             raise ValueError(
                 f"horizon must be between 1 and the model's max_horizon {self.max_horizon}, got {horizon}. "

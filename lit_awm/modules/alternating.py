@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from tensordict import TensorDict
 from torch import Tensor
 
@@ -119,11 +120,14 @@ class AlternatingModule(LightningModule):
 
     @staticmethod
     def check_processes(trainer: Trainer) -> None:
-        """Raise a ``ValueError`` for a trainer with several processes."""
+        """Raise a ``ValueError`` for a trainer with several processes, or what prepares for them."""
         if trainer.world_size > 1:
             raise ValueError(
                 f"AlternatingModule must be fitted in one process, got {trainer.world_size}. Set `trainer.devices: 1`."
             )
+        if not isinstance(trainer.strategy, SingleDeviceStrategy):
+            name = type(trainer.strategy).__name__
+            raise ValueError(f"trainer.strategy must be auto for AlternatingModule, got {name}. Leave it out.")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[METRICS_KEY] = self._latest.state_dict()

@@ -46,8 +46,15 @@ def check_optimizer(
     Raises:
         ValueError: If the optimizer or the scheduler rejects its arguments, or is not one for us.
     """
+    if not callable(optimizer):
+        raise ValueError(f"optimizer must be a function of the parameters, got {optimizer!r}.")
     if parameters:  # a simulator has none
-        build_optimizer(parameters, optimizer, scheduler)
+        built = build_optimizer(parameters, optimizer, scheduler)["optimizer"]
+        if isinstance(built, torch.optim.LBFGS | torch.optim.SparseAdam):
+            raise ValueError(
+                f"optimizer must be one that takes a step by dense gradients, got {type(built).__name__}. Use "
+                "for example torch.optim.Adam."
+            )
 
 
 def default_optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:

@@ -214,7 +214,7 @@ def test_overfitting_a_batch_is_refused(make_trainer: Callable[..., Trainer]) ->
         ({"capacity": 39}, "capacity must hold the warm-up of 40 steps, got 39"),
         ({"env_options": {"episode_length": 5}}, "env_options must not hold episode_length"),
         ({"env_options": {"num_envs": 5}}, "env_options must not hold num_envs"),
-        ({"episode_length": 0, "slice_length": 1}, "between 1 and episode_length 0"),
+        ({"episode_length": 0, "slice_length": 1}, "episode_length must be at least 1, got 0"),
     ],
 )
 def test_bad_arguments_are_refused(options: dict[str, Any], words: str) -> None:

@@ -61,7 +61,7 @@ def test_the_transforms_fit_any_environment() -> None:
     [
         (lambda: Clock(0), "length must be positive, got 0"),
         (lambda: DistractorDimensions(0), "count must be at least 1, got 0"),
-        (lambda: ObservationNoise([0.1, -0.1]), "std must be at least 0, got -0.1"),
+        (lambda: ObservationNoise([0.1, -0.1]), "observation_noise must be at least 0, got -0.1"),
     ],
 )
 def test_bad_arguments_are_refused(make: object, words: str) -> None:
