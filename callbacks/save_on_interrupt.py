@@ -54,7 +54,13 @@ class SaveOnInterrupt(Checkpoint):
         self._has_begun = True
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if not trainer.is_last_batch:  # an epoch that has had its last update is to be evaluated and logged first
+        loop = trainer.fit_loop
+        is_evaluated = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # type: ignore[arg-type]
+        if not trainer.is_last_batch and not is_evaluated:  # else the evaluation, or the end of the epoch, comes first
+            self._stop_if_asked(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "fit" and self._has_begun and not trainer.is_last_batch:
             self._stop_if_asked(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -63,18 +63,23 @@ def run_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[.
     return run_both
 
 
-OTHERS = [pytest.param(task, marks=pytest.mark.slow) for task in ("gym/Pendulum-v1", "dmc/cartpole-swingup")]
+ELSEWHERE = "--model.known_reward false --trainer.logger.name bear_populations --data.env"
+VARIANTS = {
+    "recipe": "",
+    "evaluation within an epoch": "--trainer.val_check_interval 2",
+    "evaluation of every second epoch": "--trainer.check_val_every_n_epoch 2",
+    "gym": f"{ELSEWHERE} gym/Pendulum-v1",
+    "dmc": f"{ELSEWHERE} dmc/cartpole-swingup",
+}
 
 
-@pytest.mark.parametrize("task", ["bear_populations", *OTHERS])
+@pytest.mark.parametrize("variant", [pytest.param(v, marks=[pytest.mark.slow] * (v != "recipe")) for v in VARIANTS])
 def test_a_run_that_stops_at_every_update_ends_as_one_does_that_never_stops(
-    run_both_ways: Callable[..., tuple[Run, Run]], task: str
+    run_both_ways: Callable[..., tuple[Run, Run]], variant: str
 ) -> None:
-    suite = task.partition("/")[0]
-    if suite in PACKAGES:
-        pytest.importorskip(PACKAGES[suite])
-    elsewhere = ["--data.env", task, "--model.known_reward", "false", "--trainer.logger.name", "bear_populations"]
-    (rows, weights), (expected_rows, expected_weights) = run_both_ways(*(elsewhere if suite in PACKAGES else []))
+    if variant in PACKAGES:
+        pytest.importorskip(PACKAGES[variant])
+    (rows, weights), (expected_rows, expected_weights) = run_both_ways(*VARIANTS[variant].split())
     assert rows == expected_rows
     assert weights.keys() == expected_weights.keys()
     for name, value in weights.items():
