@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import lit_awm
-from lit_awm.bundles import check_same, describe, make_bundle
+from lit_awm.bundles import _known_reward, check_same, describe, make_bundle
 from lit_awm.cli import main
 from lit_awm.models import DeterministicPolicy, MarkovWorldModel
 from lit_awm.recipes import build, options_of
@@ -117,6 +117,27 @@ def test_a_description_cannot_make_anything_else() -> None:
         file.write_text(json.dumps(description | change))
         with pytest.raises(ValueError, match=words):
             lit_awm.load_policy("bundle")
+
+
+def test_a_bundle_names_no_environment_that_is_imported() -> None:
+    with pytest.raises(ValueError, match="env must be a system of the testbed in a bundle, got 'gym/module:Env-v0'"):
+        _known_reward({"env": "gym/module:Env-v0", "episode_length": 5})
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "which is damaged"),
+        ("[]", "which is damaged"),
+        ('{"format": "1"}', "of format 1, got '1'"),
+        ('{"format": 1}', "KeyError"),
+    ],
+)
+def test_a_damaged_bundle_is_named(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "description.json").write_text(text)
+    (tmp_path / "policy.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match=f"path must be .*{words}"):
+        lit_awm.load_policy(tmp_path)
 
 
 def test_what_is_no_bundle_is_refused() -> None:

@@ -4,13 +4,14 @@ import math
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from lit_awm.callbacks import GradientError, GradientGuard
+from lit_awm.callbacks import AdaptiveHorizon, GradientError, GradientGuard, HorizonCurriculum
 from lit_awm.data import ExperienceDataModule
 from lit_awm.models import ActionsWorldModel, CausalTransformer, DeterministicPolicy
 from lit_awm.modules import AlternatingModule, MuonAdam, PolicyModule, WorldModelModule
@@ -152,3 +153,21 @@ def test_a_resumed_guard_goes_on_with_its_norms_and_horizon() -> None:
 def test_bad_arguments_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         GradientGuard(**options)
+
+
+def test_a_first_gradient_after_none_is_no_explosion() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter])
+    module: Any = SimpleNamespace(phases=("model",), automatic_optimization=True, log_dict=lambda *_, **__: None)
+    guard = GradientGuard(window=3)
+    for step, gradient in enumerate([0.0] * 10 + [1e-6, 1.0]):
+        parameter.grad = torch.tensor([gradient])
+        guard.on_before_optimizer_step(SimpleNamespace(optimizers=[optimizer], global_step=step), module, optimizer)
+    assert guard.counts == {}
+
+
+@pytest.mark.parametrize("schedule", [HorizonCurriculum(2, 3), AdaptiveHorizon(2)])
+def test_a_horizon_has_one_master(make_trainer: Callable[..., Trainer], schedule: Callback) -> None:
+    trainer = make_trainer(max_epochs=1, callbacks=[schedule, GradientGuard("shrink")])
+    with pytest.raises(ValueError, match="reaction must not be 'shrink' beside .*, which sets the horizon itself"):
+        trainer.callbacks[1].setup(trainer, SimpleNamespace(), "fit")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import signal
 from collections.abc import Callable
@@ -9,8 +10,10 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_awm.callbacks import SaveOnInterrupt
+from lit_awm.callbacks.progress import _Output
 from lit_awm.checkpoints import SafeCheckpointIO
 from lit_awm.data import ExperienceDataModule
 from lit_awm.models import ActionsWorldModel, CausalTransformer
@@ -33,7 +36,7 @@ class Disturbance(Callback):
 
 
 def fit(
-    make_trainer: Callable[..., Trainer], disturbance: Disturbance, path: Path | None = None
+    make_trainer: Callable[..., Trainer], disturbance: Disturbance, path: Path | None = None, *others: Callback
 ) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     data = ExperienceDataModule(
@@ -46,7 +49,7 @@ def fit(
         world_model_batch_size=2,
     )
     module = WorldModelModule(ActionsWorldModel(data.state_dim, data.action_dim, CausalTransformer(8, 1, 1, 8)))
-    callbacks = [SaveOnInterrupt(), disturbance]
+    callbacks = [SaveOnInterrupt(), disturbance, *others]
     trainer = make_trainer(max_epochs=3, enable_checkpointing=True, callbacks=callbacks, plugins=[SafeCheckpointIO()])
     trainer.fit(module, data, ckpt_path=path, weights_only=True)
     return module.state_dict()
@@ -96,3 +99,22 @@ def test_the_state_of_an_error_is_kept_beside_the_last_checkpoint(
     assert SafeCheckpointIO().load_checkpoint(tmp_path / "exception.ckpt")["global_step"] == 6
     assert "the state in which the error arose is in" in capfd.readouterr().err
     assert not (tmp_path / "last.ckpt").exists()
+
+
+def test_it_comes_after_all_others_that_save(make_trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+    disturbance = Disturbance(11, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    best = ModelCheckpoint(tmp_path, "best", save_on_train_epoch_end=True, every_n_epochs=3)
+    with pytest.raises(SystemExit):
+        fit(make_trainer, disturbance, None, best)
+    assert (tmp_path / "best.ckpt").is_file()
+
+
+def test_a_bar_that_nobody_reads_any_more_ends_no_run() -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    output = _Output(Closed())
+    output.write("text")
+    output.flush()
+    assert output.isatty() is False

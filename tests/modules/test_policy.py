@@ -292,11 +292,27 @@ def test_it_fits_alone_in_a_frozen_model_and_improves_the_imagined_return(make_t
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_noise_is_drawn_anew_in_every_epoch(make_trainer: Callable[..., Trainer]) -> None:
+def test_an_update_is_counted_before_any_callback_can_save(make_trainer: Callable[..., Trainer]) -> None:
+    seen = []
+
+    class Counts(Callback):
+        def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+            seen.append((int(pl_module.updates), trainer.global_step))
+
+    module, data = make_alone()
+    make_trainer(max_epochs=2, callbacks=[Counts()]).fit(module, data)
+    assert seen == [(i, i) for i in range(1, 7)]
+
+
+def make_alone() -> tuple[PolicyModule, ExperienceDataModule]:
     data = ExperienceDataModule("bioreactor", episode_length=10, num_envs=2, warmup_episodes=2, policy_updates=3)
     model = ActionsWorldModel(2, 1, CausalTransformer(16, 1, 2, 10))
     model.fit_statistics(torch.rand(4, 10, 2), torch.rand(4, 10, 1), torch.rand(4, 10))
-    module = PolicyModule(DeterministicPolicy(2, 1), model, 10, imagination="warm", action_noise=0.1)
+    return PolicyModule(DeterministicPolicy(2, 1), model, 10, imagination="warm", action_noise=0.1), data
+
+
+def test_noise_is_drawn_anew_in_every_epoch(make_trainer: Callable[..., Trainer]) -> None:
+    module, data = make_alone()
     seen = []
 
     class Noise(Callback):
