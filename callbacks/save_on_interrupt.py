@@ -79,7 +79,8 @@ class SaveOnInterrupt(Checkpoint):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._restore_handlers()
-        if isinstance(exception, Exception) and self._has_begun and not trainer.fast_dev_run:
+        is_dry = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+        if isinstance(exception, Exception) and self._has_begun and not is_dry:
             path = self._folder(trainer) / "exception.ckpt"
             try:
                 trainer.save_checkpoint(path)
