@@ -1,8 +1,8 @@
-"""The schedule of an alternating run: collect, fit the world model, optimise the policy."""
+"""The schedule of a run: collect, then the updates of each phase, for example world model and policy."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from tensordict import TensorDict
@@ -15,7 +15,7 @@ class ExperienceSource(Protocol):
         """Add experience from the real environment."""
 
     def sample_trajectories(self) -> TensorDict:
-        """Return a batch for the world model."""
+        """Return a batch for a world model, or for an agent without one."""
 
     def sample_initial_states(self) -> TensorDict:
         """Return a batch for the policy."""
@@ -24,25 +24,23 @@ class ExperienceSource(Protocol):
 class AlternatingLoop:
     """A dataloader of which one pass is one outer iteration.
 
-    A pass collects experience, then yields ``world_model_updates`` batches of trajectories tagged ``"world_model"``,
-    then ``policy_updates`` times one and the same batch of initial states tagged ``"policy"``: states that stay the
-    same let warm imagination reuse its last pass. The loop has a length, so that Lightning does not draw ahead, and a
-    state, so that a run resumes in the middle of a pass.
+    A pass collects experience, then yields the batches of each phase in turn, tagged with its name. Those of the phase
+    ``"policy"`` are one and the same batch of initial states: states that stay the same let warm imagination reuse its
+    last pass. Those of every other phase are fresh trajectories. The loop has a length, so that Lightning does not draw
+    ahead, and a state, so that a run resumes in the middle of a pass.
 
     Args:
         source: Collects and samples.
-        world_model_updates: Batches for the world model in a pass.
-        policy_updates: Batches for the policy in a pass.
+        updates: The number of batches of each phase, in order; of one phase, or of two.
         limit: After how many batches of a pass the trainer stops, if it does; both phases are then shortened alike, and
             from 2 on at least one batch of each is kept.
     """
 
-    def __init__(
-        self, source: ExperienceSource, world_model_updates: int, policy_updates: int, limit: int | None = None
-    ) -> None:
+    def __init__(self, source: ExperienceSource, updates: Mapping[str, int], limit: int | None = None) -> None:
         self.source = source
-        self.full_length = world_model_updates + policy_updates
-        self.world_model_updates, self.policy_updates = _shorten(world_model_updates, policy_updates, limit)
+        self.full_length = sum(updates.values())
+        self.updates = _shorten(updates, limit)
+        self._phases = [phase for phase, count in self.updates.items() for _ in range(count)]
         self.position = 0
         self._resume_at = 0
         self._initial_states: TensorDict | None = None
@@ -53,25 +51,26 @@ class AlternatingLoop:
     def __iter__(self) -> Iterator[TensorDict]:
         # Lightning stops asking after the last batch: no line after the last `yield` is ever run.
         start, self._resume_at = self._resume_at, 0
-        for position in range(start, self.world_model_updates + self.policy_updates):
+        for position in range(start, len(self._phases)):
             if position == 0:
                 self.source.collect()
             self.position = position + 1
             yield self._batch(position)
 
     def _batch(self, position: int) -> TensorDict:
-        if position < self.world_model_updates:
-            return self.source.sample_trajectories().set_non_tensor("phase", "world_model")
-        if self._initial_states is None or position == self.world_model_updates:
+        phase = self._phases[position]
+        if phase != "policy":
+            return self.source.sample_trajectories().set_non_tensor("phase", phase)
+        if self._initial_states is None or position == self._phases.index("policy"):
             self._initial_states = self.source.sample_initial_states()
-        return self._initial_states.copy().set_non_tensor("phase", "policy")
+        return self._initial_states.copy().set_non_tensor("phase", phase)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position in the pass and what it holds on to."""
         states = self._initial_states
         return {
             "position": self.position,
-            "updates": (self.world_model_updates, self.policy_updates),
+            "updates": dict(self.updates),
             "initial_states": None if states is None else states["observation"],
         }
 
@@ -81,11 +80,13 @@ class AlternatingLoop:
         Raises:
             ValueError: If it was taken within a pass of other numbers of updates.
         """
-        updates, position = tuple(state_dict["updates"]), state_dict["position"] % sum(state_dict["updates"])
-        if position and updates != (self.world_model_updates, self.policy_updates):
+        updates = state_dict["updates"]
+        position = state_dict["position"] % sum(updates.values())
+        if position and updates != self.updates:
+            names = " and ".join(f"{phase}_updates" for phase in updates)
+            theirs, ours = (" and ".join(map(str, counts.values())) for counts in (updates, self.updates))
             raise ValueError(
-                f"world_model_updates and policy_updates must be {updates[0]} and {updates[1]} to resume within a "
-                f"pass, got {self.world_model_updates} and {self.policy_updates}. Resume from the end of a pass to "
+                f"{names} must be {theirs} to resume within a pass, got {ours}. Resume from the end of a pass to "
                 "change them."
             )
         self.position = self._resume_at = position
@@ -93,11 +94,14 @@ class AlternatingLoop:
         self._initial_states = None if states is None else TensorDict({"observation": states}, len(states))
 
 
-def _shorten(world_model_updates: int, policy_updates: int, limit: int | None) -> tuple[int, int]:
-    total = world_model_updates + policy_updates
+def _shorten(updates: Mapping[str, int], limit: int | None) -> dict[str, int]:
+    total = sum(updates.values())
     if limit is None or limit >= total:
-        return world_model_updates, policy_updates
-    policy_share = round(limit * policy_updates / total)
-    if limit >= 2 and world_model_updates and policy_updates:
-        policy_share = min(max(policy_share, 1), limit - 1)
-    return limit - policy_share, policy_share
+        return dict(updates)
+    (first, *others), shares = updates, dict[str, int]()
+    for phase in others:
+        share = round(limit * updates[phase] / total)
+        if limit >= 2 and updates[first] and updates[phase]:
+            share = min(max(share, 1), limit - 1)
+        shares[phase] = share
+    return {first: limit - sum(shares.values()), **shares}

@@ -31,7 +31,7 @@ def describe(batch: TensorDict) -> tuple[str, int]:
 
 def test_a_pass_collects_once_then_fits_the_model_then_the_policy_on_one_batch_of_states() -> None:
     source = CountingSource()
-    loop = AlternatingLoop(source, world_model_updates=3, policy_updates=2)
+    loop = AlternatingLoop(source, {"world_model": 3, "policy": 2})
     assert len(loop) == 5
     expected = [("world_model", 1), ("world_model", 2), ("world_model", 3), ("policy", 1), ("policy", 1)]
     assert [describe(batch) for batch in loop] == expected
@@ -43,7 +43,7 @@ def test_a_pass_collects_once_then_fits_the_model_then_the_policy_on_one_batch_o
 @pytest.mark.parametrize("stop", range(1, 6))
 def test_a_resumed_loop_goes_on_where_it_stopped(stop: int) -> None:
     source = CountingSource()
-    loop = AlternatingLoop(source, 3, 2)
+    loop = AlternatingLoop(source, {"world_model": 3, "policy": 2})
     batches = iter(loop)
     for _ in range(stop):
         next(batches)
@@ -53,7 +53,7 @@ def test_a_resumed_loop_goes_on_where_it_stopped(stop: int) -> None:
     resumed_source = CountingSource()
     resumed_source.collected, resumed_source.trajectories = 1, min(stop, 3)
     resumed_source.initial = 1 if stop > 3 else 0
-    resumed = AlternatingLoop(resumed_source, 3, 2)
+    resumed = AlternatingLoop(resumed_source, {"world_model": 3, "policy": 2})
     resumed.load_state_dict(state)
     passes = 2 if stop < 5 else 1
     assert [describe(batch) for _ in range(passes) for batch in resumed] == expected
@@ -61,17 +61,17 @@ def test_a_resumed_loop_goes_on_where_it_stopped(stop: int) -> None:
 
 
 def test_a_pass_that_is_left_early_does_not_disturb_the_next() -> None:
-    loop = AlternatingLoop(CountingSource(), 2, 1)
+    loop = AlternatingLoop(CountingSource(), {"world_model": 2, "policy": 1})
     next(iter(loop))
     assert [phase for phase, _ in map(describe, loop)] == ["world_model", "world_model", "policy"]
 
 
 def test_a_finished_pass_resumes_with_other_numbers_of_updates_and_an_unfinished_one_does_not() -> None:
-    loop = AlternatingLoop(CountingSource(), 3, 2)
+    loop = AlternatingLoop(CountingSource(), {"world_model": 3, "policy": 2})
     batches = iter(loop)
     for _ in range(4):
         next(batches)
-    changed = AlternatingLoop(source := CountingSource(), 3, 5)
+    changed = AlternatingLoop(source := CountingSource(), {"world_model": 3, "policy": 5})
     with pytest.raises(ValueError, match="must be 3 and 2 to resume within a pass, got 3 and 5"):
         changed.load_state_dict(loop.state_dict())
     next(batches)
@@ -94,5 +94,11 @@ def test_a_finished_pass_resumes_with_other_numbers_of_updates_and_an_unfinished
     ],
 )
 def test_a_limit_shortens_both_phases(updates: tuple[int, int], limit: int | None, expected: tuple[int, int]) -> None:
-    loop = AlternatingLoop(CountingSource(), *updates, limit=limit)
-    assert (loop.world_model_updates, loop.policy_updates) == expected
+    loop = AlternatingLoop(CountingSource(), dict(zip(("world_model", "policy"), updates, strict=True)), limit)
+    assert tuple(loop.updates.values()) == expected
+
+
+def test_an_agent_without_a_world_model_has_one_phase_of_fresh_trajectories() -> None:
+    source = CountingSource()
+    assert [describe(batch) for batch in AlternatingLoop(source, {"agent": 3})] == [("agent", n) for n in (1, 2, 3)]
+    assert (source.collected, source.initial) == (1, 0)

@@ -163,7 +163,8 @@ def test_a_pass_resumed_anywhere_asks_for_what_is_left(
         return [batch["phase"] for _, batch in zip(range(count), loop, strict=False)]
 
     whole = Source()
-    loop = AlternatingLoop(whole, *updates, limit)
+    counts = dict(zip(("world_model", "policy"), updates, strict=True))
+    loop = AlternatingLoop(whole, counts, limit)
     length = min(sum(updates), limit or sum(updates))
     phases = phases_of(loop, length)
     assert len(phases) == length
@@ -172,7 +173,7 @@ def test_a_pass_resumed_anywhere_asks_for_what_is_left(
         assert set(phases) == {"world_model", "policy"}
     position = data.draw(st.integers(1, length), "position")
     stopped, going_on = Source(), Source()
-    before, after = AlternatingLoop(stopped, *updates, limit), AlternatingLoop(going_on, *updates, limit)
+    before, after = AlternatingLoop(stopped, counts, limit), AlternatingLoop(going_on, counts, limit)
     assert phases_of(before, position) == phases[:position]
     after.load_state_dict(before.state_dict())
     assert phases_of(after, length - position) == phases[position:]

@@ -166,12 +166,11 @@ def _check_folder(trainer: Trainer, problems: list[str]) -> Findings:
 
 def _estimate(stopwatch: Stopwatch, data: ExperienceDataModule, whole: float, epochs: int) -> Findings:
     """Return estimates from the updates that were timed; the first of a phase, which warms up, does not count."""
-    updates = {"world_model": data.world_model_updates, "policy": data.policy_updates}
     steady = {phase: sorted(times[1:])[len(times[1:]) // 2] for phase, times in stopwatch.seconds.items() if times[1:]}
     around = max(0.0, whole - sum(map(sum, stopwatch.seconds.values())))  # all rounds of the warm-up, one evaluation
     rounds = 1 + 2 * (epochs - 1) / (data.warmup_rounds + 1)  # later each iteration collects once and evaluates once
-    seconds = epochs * sum(updates[phase] * time for phase, time in steady.items()) + rounds * around
-    names = {"world_model": "model update", "policy": "policy update"}
+    seconds = epochs * sum(data.updates[phase] * time for phase, time in steady.items()) + rounds * around
+    names = {"world_model": "model update", "policy": "policy update", "agent": "agent update"}
     found: Findings = {names[phase]: f"{1000 * time:.1f} ms" for phase, time in steady.items()}
     found["run"] = f"{epochs} iterations, about {seconds / 60:.1f} minutes"
     found["peak memory"] = _peak_memory()

@@ -24,6 +24,8 @@ from lit_awm.models import Policy
 TRAJECTORY = ("collector", "traj_ids")
 EVALUATION_SEED = 2**31 - 1
 STORED = ("observation", "action", "is_init", TRAJECTORY, ("next", "observation"), ("next", "reward"))
+STORED_FOR_AGENTS = (("next", "terminated"),)
+DRAWN_AT_ONCE = 10  # batches of trajectories, since to draw one takes nearly as long
 
 ImagineFrom = Literal["start", "anywhere"]
 
@@ -34,8 +36,9 @@ class ExperienceDataModule(LightningDataModule):
     Each epoch of the trainer is one outer iteration. The very first one collects ``warmup_episodes`` with random
     actions, every later one ``num_envs`` episodes with the policy plus noise, or at random if the module has no policy.
     What batches follow depends on the module that is fitted (its ``phases``): trajectories ``(B, H)`` for a world
-    model, initial states ``(B,)`` for a policy, or both in turn. Validation is one evaluation of the policy without
-    noise, at a seed that never changes. A further fit goes on with the experience of those before.
+    model or for an agent without one, initial states ``(B,)`` for a policy in a world model, or both in turn.
+    Validation is one evaluation of the policy without noise, at a seed that never changes. A further fit goes on with
+    the experience of those before.
 
     Args:
         env: Name of the system, see ``lit-awm envs``.
@@ -47,10 +50,12 @@ class ExperienceDataModule(LightningDataModule):
         mean_hold: Mean number of steps for which a random action or noise is held.
         world_model_updates: Batches for the world model in an outer iteration.
         policy_updates: Batches for the policy in an outer iteration.
+        agent_updates: Batches for an agent without a world model in an outer iteration.
         world_model_batch_size: Trajectories in a batch for the world model.
         policy_batch_size: Initial states in a batch for the policy.
-        slice_length: Steps of the trajectories that the world model is fitted to; None for whole episodes. Episodes
-            that end earlier are left out.
+        agent_batch_size: Trajectories in a batch for an agent without a world model.
+        slice_length: Steps of the trajectories that a world model, or such an agent, is fitted to; None for whole
+            episodes. Episodes that end earlier are left out.
         imagine_from: What states a batch for the policy holds: those in which an episode began, ``"start"``, or any
             recorded ones, ``"anywhere"``, which suits an imagination horizon shorter than the episode.
         capacity: Steps that the replay buffer holds.
@@ -72,8 +77,10 @@ class ExperienceDataModule(LightningDataModule):
         mean_hold: float = 10.0,
         world_model_updates: int = 300,
         policy_updates: int = 300,
+        agent_updates: int = 400,
         world_model_batch_size: int = 16,
         policy_batch_size: int = 16,
+        agent_batch_size: int = 256,
         slice_length: int | None = None,
         imagine_from: ImagineFrom = "start",
         capacity: int = 100_000,
@@ -82,8 +89,10 @@ class ExperienceDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         check_count(1, episode_length=episode_length, num_envs=num_envs, warmup_episodes=warmup_episodes)
-        check_count(1, world_model_updates=world_model_updates, policy_updates=policy_updates)
+        self.updates = {"world_model": world_model_updates, "policy": policy_updates, "agent": agent_updates}
+        check_count(1, **{f"{phase}_updates": count for phase, count in self.updates.items()})
         check_count(1, world_model_batch_size=world_model_batch_size, policy_batch_size=policy_batch_size)
+        check_count(1, agent_batch_size=agent_batch_size)
         check_count(1, eval_episodes=eval_episodes, capacity=capacity)
         check_count(0, seed=seed)
         check_at_least(1, mean_hold=mean_hold)
@@ -117,11 +126,12 @@ class ExperienceDataModule(LightningDataModule):
         self.optimum = load_optimum(env, **options)
         self.warmup_rounds = warmup_episodes // num_envs
         self.exploration_noise, self.mean_hold = exploration_noise, mean_hold
-        self.world_model_updates, self.policy_updates = world_model_updates, policy_updates
         self.world_model_batch_size, self.policy_batch_size = world_model_batch_size, policy_batch_size
+        self.agent_batch_size = agent_batch_size
         self.imagine_from, self.capacity, self.seed = imagine_from, capacity, seed
         self.env_steps = self.longest_episode = 0
         self.segments: list[dict[str, Any]] = []  # what has been collected, as it was added to the buffer
+        self._drawn: list[TensorDict] = []  # batches that are to be served next
         self.policy: Policy | None = None
         self.collector: Collector | None = None
         self.exploration: Exploration
@@ -165,6 +175,7 @@ class ExperienceDataModule(LightningDataModule):
         """Collect with the policy of the module that is fitted; the first fit makes the collector and the buffer."""
         assert self.trainer is not None
         self.policy = getattr(self.trainer.lightning_module, "behaviour_policy", None)
+        self.phases = getattr(self.trainer.lightning_module, "phases", ("world_model",))
         if stage != "fit":
             return
         if self.collector is not None:  # a further fit goes on with the experience of those before
@@ -180,6 +191,8 @@ class ExperienceDataModule(LightningDataModule):
             reset_at_each_iter=True,
             auto_register_policy_transforms=False,
         )
+        is_for_agent = "agent" in self.phases
+        self.stored = STORED + STORED_FOR_AGENTS if is_for_agent else STORED
         self.buffer = ReplayBuffer(
             storage=LazyTensorStorage(self.capacity),
             sampler=SliceSampler(
@@ -189,15 +202,13 @@ class ExperienceDataModule(LightningDataModule):
                 truncated_key=None,  # nobody reads where slices end
                 cache_values=True,
             ),
-            batch_size=self.world_model_batch_size * self.slice_length,
+            batch_size=(self.agent_batch_size if is_for_agent else self.world_model_batch_size) * self.slice_length,
         )
 
     def train_dataloader(self) -> AlternatingLoop:
         """Return the loop over the phases of the module that is fitted."""
         assert self.trainer is not None
-        phases = getattr(self.trainer.lightning_module, "phases", ("world_model",))
-        world_model_updates = self.world_model_updates if "world_model" in phases else 0
-        policy_updates = self.policy_updates if "policy" in phases else 0
+        updates = {phase: self.updates[phase] for phase in self.phases}
         if self.trainer.precision not in ("32-true", "16-mixed", "bf16-mixed"):
             raise ValueError(
                 "trainer.precision must be 32-true, 16-mixed or bf16-mixed, as environments are in single precision, "
@@ -207,8 +218,8 @@ class ExperienceDataModule(LightningDataModule):
             raise ValueError("overfit_batches must be 0: every pass collects new experience. Use limit_train_batches.")
         limit = self.trainer.limit_train_batches
         if isinstance(limit, float):
-            limit = int(limit * (world_model_updates + policy_updates))
-        return AlternatingLoop(self, world_model_updates, policy_updates, limit)
+            limit = int(limit * sum(updates.values()))
+        return AlternatingLoop(self, updates, limit)
 
     def val_dataloader(self) -> EvaluationEpisodes | list[Any]:
         """Return the evaluation of the policy; nothing if the module has none."""
@@ -223,13 +234,13 @@ class ExperienceDataModule(LightningDataModule):
     def collect(self) -> None:
         """Add the warm-up, or one round of episodes, to the buffer."""
         assert self.collector is not None
-        rounds = self.warmup_rounds if self.env_steps == 0 else 1
+        rounds, self._drawn = self.warmup_rounds if self.env_steps == 0 else 1, []
         self.exploration.at_random = self.env_steps == 0
         for _ in range(rounds):
             with torch.no_grad():
                 episodes = next(iter(self.collector))
             self._check_episodes(episodes)
-            rows = episodes.select(*STORED).reshape(-1).clone()
+            rows = episodes.select(*self.stored).reshape(-1).clone()
             self.buffer.extend(rows)
             self.segments.append({"first": self.env_steps, "rows": rows.flatten_keys(".").to_dict()})
             self.env_steps += len(rows)
@@ -262,7 +273,10 @@ class ExperienceDataModule(LightningDataModule):
 
     def sample_trajectories(self) -> TensorDict:
         """Return slices ``(B, H)`` of recorded episodes."""
-        return self.buffer.sample().reshape(-1, self.slice_length).select(*STORED)
+        if not self._drawn:
+            rows = self.buffer.sample(DRAWN_AT_ONCE * self.buffer.batch_size).select(*self.stored)
+            self._drawn = list(rows.reshape(DRAWN_AT_ONCE, -1, self.slice_length).unbind(0))
+        return self._drawn.pop(0)
 
     def sample_initial_states(self) -> TensorDict:
         """Return ``(B,)`` recorded states to imagine from."""
@@ -295,6 +309,7 @@ class ExperienceDataModule(LightningDataModule):
             "env_steps": self.env_steps,
             "longest_episode": self.longest_episode,
             "experience": list(self.segments),
+            "drawn": torch.stack(self._drawn).flatten_keys(".").to_dict() if self._drawn else {},
             "collector": collector,
             "env": self.env.rng.get_state(),
             "simulators": self.env.random_states() if isinstance(self.env, SimulatorEnv) else [],
@@ -313,6 +328,8 @@ class ExperienceDataModule(LightningDataModule):
         for segment in self.segments:
             rows = segment["rows"]
             self.buffer.extend(TensorDict(rows, batch_size=len(rows["observation"])).unflatten_keys("."))
+        drawn = TensorDict(state_dict["drawn"]).auto_batch_size_(3).unflatten_keys(".")
+        self._drawn = list(drawn.unbind(0)) if state_dict["drawn"] else []
         self.collector.load_state_dict(state_dict["collector"], strict=False)
         self.env.rng.set_state(state_dict["env"])
         if isinstance(self.env, SimulatorEnv):
