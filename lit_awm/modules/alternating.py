@@ -15,7 +15,7 @@ from torch import Tensor
 from lit_awm.checks import check_at_least
 from lit_awm.models import Policy, RewardFn, SimulatorWorldModel, StepFn, WorldModel
 from lit_awm.modules.latest_metrics import LatestMetrics
-from lit_awm.modules.optimization import is_written, log_evaluation, prefixed
+from lit_awm.modules.optimization import gradient_norm, is_written, log_evaluation, prefixed
 from lit_awm.modules.policy import PolicyModule
 from lit_awm.modules.world_model import WorldModelModule
 
@@ -186,7 +186,9 @@ class AlternatingModule(LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         if self.gradient_clip_val is not None:  # here, so that callbacks have seen the gradient as it was
-            self.clip_gradients(optimizer, self.gradient_clip_val, "norm")
+            norm = gradient_norm(optimizer, self.trainer.global_step)
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.gradient_clip_val, norm)
 
     def _step_scheduler(self, optimizer: LightningOptimizer) -> None:
         for config in self.trainer.lr_scheduler_configs:
