@@ -3,7 +3,7 @@
 from lit_awm.models.actions import ActionsWorldModel
 from lit_awm.models.attention import AttentionBackbone
 from lit_awm.models.backbone import Backbone
-from lit_awm.models.critic import Critic
+from lit_awm.models.critic import ActionCritic, Critic
 from lit_awm.models.history import HistoryWorldModel
 from lit_awm.models.markov import MarkovWorldModel
 from lit_awm.models.policy import DeterministicPolicy, Policy, TanhNormalPolicy
@@ -16,6 +16,7 @@ from lit_awm.models.unrolled import UnrolledWorldModel
 from lit_awm.models.world_model import Prediction, RewardFn, WorldModel
 
 __all__ = [
+    "ActionCritic",
     "ActionsWorldModel",
     "AttentionBackbone",
     "Backbone",

@@ -1,6 +1,6 @@
-"""A critic: the value of states.
+"""Critics: the value of states, and of actions in them.
 
-Shape legend: ``...`` any leading dimensions, ``S`` state size.
+Shape legend: ``...`` any leading dimensions, ``S`` state size, ``A`` action size.
 """
 
 from __future__ import annotations
@@ -36,6 +36,29 @@ class Critic(nn.Module):
     def forward(self, state: Tensor) -> Tensor:
         """Map ``(..., S)`` to the value ``(...)``, in units of reward."""
         return self.value_scaler.inverse(self.network(self.state_scaler(state))).squeeze(-1)
+
+
+class ActionCritic(nn.Module):
+    """Estimate the discounted return that follows an action in a state, both in standard units.
+
+    Args:
+        state_dim: Size ``S`` of a state.
+        action_dim: Size ``A`` of an action.
+        hidden_dim: Width of the network.
+        num_layers: Number of hidden layers.
+
+    Raises:
+        ValueError: If a size is below 1.
+    """
+
+    def __init__(self, state_dim: int, action_dim: int, hidden_dim: int = 256, num_layers: int = 2) -> None:
+        super().__init__()
+        check_at_least(1, state_dim=state_dim, action_dim=action_dim, hidden_dim=hidden_dim, num_layers=num_layers)
+        self.network = make_perceptron([state_dim + action_dim] + [hidden_dim] * num_layers, 1)
+
+    def forward(self, state: Tensor, action: Tensor) -> Tensor:
+        """Map ``(..., S)`` and ``(..., A)`` to the value ``(..., 1)``, in standard units of reward."""
+        return self.network(torch.cat([state, action], dim=-1))
 
 
 @torch.no_grad()

@@ -120,9 +120,13 @@ class TanhNormalPolicy(Policy):
         mean, deviation = self._mean_and_deviation(state)
         return (mean if noise is None else mean + deviation * noise).tanh()
 
-    def _mean_and_deviation(self, state: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_deviation = self.network(self.state_scaler(state)).chunk(2, dim=-1)
+    def read(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the network's outputs ``(..., 2 A)`` say: mean and standard deviation before the squashing."""
+        mean, log_deviation = outputs.chunk(2, dim=-1)
         return mean, (log_deviation + self.log_initial_deviation).clamp(-7, 2).exp()
+
+    def _mean_and_deviation(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        return self.read(self.network(self.state_scaler(state)))
 
 
 class PolicyNetwork(nn.Module):

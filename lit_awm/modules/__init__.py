@@ -1,18 +1,22 @@
 """LightningModules that wire models to a loss."""
 
+from lit_awm.modules.agent import AgentModule
 from lit_awm.modules.alternating import AlternatingModule
 from lit_awm.modules.bootstrap import ValueBootstrap
 from lit_awm.modules.muon import MuonAdam
 from lit_awm.modules.policy import PolicyModule
+from lit_awm.modules.sac import SACModule
 from lit_awm.modules.schedules import CosineRestarts, LinearSchedule
 from lit_awm.modules.world_model import WorldModelModule
 
 __all__ = [
+    "AgentModule",
     "AlternatingModule",
     "CosineRestarts",
     "LinearSchedule",
     "MuonAdam",
     "PolicyModule",
+    "SACModule",
     "ValueBootstrap",
     "WorldModelModule",
 ]
