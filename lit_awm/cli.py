@@ -16,6 +16,7 @@ COMMANDS = {  # and the module of lit_awm.commands that runs them
     "evaluate": "evaluate",
     "doctor": "doctor",
     "export": "export",
+    "report": "report",
     "envs": "envs",
     "oracle": "oracle",
     "gradients": "gradients",
@@ -32,6 +33,7 @@ commands:
   validate   score a checkpoint (--ckpt_path) in the real environment, by a recipe
   evaluate   score a checkpoint by the recipe that it was made with
   doctor     tell versions, devices and, for a recipe, whether it can run here, its memory and time
+  report     make one page of learning curves, scores and statistics about runs
   export     write policy and world model of a checkpoint for other programs
   envs       list the environments, with sizes and optimum
   oracle     find the best controls of an environment, knowing its dynamics

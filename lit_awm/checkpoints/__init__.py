@@ -3,7 +3,7 @@
 from lit_awm.checkpoints.checkpoint_io import SafeCheckpointIO, read_checkpoint
 from lit_awm.checkpoints.csv_log import ResumableCSVLogger
 from lit_awm.checkpoints.files import DamagedFileError
-from lit_awm.checkpoints.last_run import CONFIG_KEY, check_new, check_recipe, go_on_with_last_run
+from lit_awm.checkpoints.last_run import CONFIG_KEY, check_new, check_recipe, flatten, go_on_with_last_run
 
 __all__ = [
     "CONFIG_KEY",
@@ -12,6 +12,7 @@ __all__ = [
     "SafeCheckpointIO",
     "check_new",
     "check_recipe",
+    "flatten",
     "go_on_with_last_run",
     "read_checkpoint",
 ]

@@ -154,7 +154,7 @@ def compare(before: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], lis
 
     What a checkpoint holds (weights, optimizers with their settings, experience, random states) decides the latter.
     """
-    old, new = dict(_flatten(before)), dict(_flatten(now))
+    old, new = dict(flatten(before)), dict(flatten(now))
     honoured, refused = list[str](), list[str]()
     for name in sorted(old.keys() | new.keys()):
         if old.get(name) == new.get(name) or re.fullmatch(IGNORED, name):
@@ -164,12 +164,13 @@ def compare(before: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], lis
     return honoured, refused
 
 
-def _flatten(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(tree: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the settings of a recipe with their names, ``data.init_args.env``."""
     if isinstance(tree, dict) and tree:
         for key, value in tree.items():
-            yield from _flatten(value, f"{name}.{key}" if name else str(key))
+            yield from flatten(value, f"{name}.{key}" if name else str(key))
     elif isinstance(tree, list) and tree and isinstance(tree[0], dict):
         for i, value in enumerate(tree):
-            yield from _flatten(value, f"{name}.{i}")
+            yield from flatten(value, f"{name}.{i}")
     else:
         yield name, tree

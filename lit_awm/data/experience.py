@@ -193,6 +193,7 @@ class ExperienceDataModule(LightningDataModule):
         )
         is_for_agent = "agent" in self.phases
         self.stored = STORED + STORED_FOR_AGENTS if is_for_agent else STORED
+        batch_size = self.agent_batch_size if is_for_agent else self.world_model_batch_size
         self.buffer = ReplayBuffer(
             storage=LazyTensorStorage(self.capacity),
             sampler=SliceSampler(
@@ -202,7 +203,7 @@ class ExperienceDataModule(LightningDataModule):
                 truncated_key=None,  # nobody reads where slices end
                 cache_values=True,
             ),
-            batch_size=(self.agent_batch_size if is_for_agent else self.world_model_batch_size) * self.slice_length,
+            batch_size=DRAWN_AT_ONCE * batch_size * self.slice_length,
         )
 
     def train_dataloader(self) -> AlternatingLoop:
@@ -274,7 +275,7 @@ class ExperienceDataModule(LightningDataModule):
     def sample_trajectories(self) -> TensorDict:
         """Return slices ``(B, H)`` of recorded episodes."""
         if not self._drawn:
-            rows = self.buffer.sample(DRAWN_AT_ONCE * self.buffer.batch_size).select(*self.stored)
+            rows = self.buffer.sample().select(*self.stored)
             self._drawn = list(rows.reshape(DRAWN_AT_ONCE, -1, self.slice_length).unbind(0))
         return self._drawn.pop(0)
 
@@ -309,7 +310,7 @@ class ExperienceDataModule(LightningDataModule):
             "env_steps": self.env_steps,
             "longest_episode": self.longest_episode,
             "experience": list(self.segments),
-            "drawn": torch.stack(self._drawn).flatten_keys(".").to_dict() if self._drawn else {},
+            "drawn": TensorDict.stack(self._drawn).flatten_keys(".").to_dict() if self._drawn else {},
             "collector": collector,
             "env": self.env.rng.get_state(),
             "simulators": self.env.random_states() if isinstance(self.env, SimulatorEnv) else [],

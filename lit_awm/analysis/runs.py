@@ -1,0 +1,168 @@
+"""Read what runs have left in their folders: recipe and log."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from lit_awm.checkpoints import flatten
+
+RECIPE, LOG = "lit_awm_config.yaml", "metrics.csv"
+OF_TASK = ("data.init_args.env", "data.init_args.env_options", "data.init_args.episode_length")
+OF_RUN = ("seed_everything", "data.init_args.seed", "trainer.logger", "ckpt_path", "resume", "config", "weights_only")
+
+
+@dataclass
+class Run:
+    """A run of a recipe, as its folder tells.
+
+    Attributes:
+        folder: Where its log is.
+        env: Name of the system.
+        episode_length: Steps of an episode.
+        seed: Of everything that is random.
+        settings: The recipe by the names of its settings, without those of the task and of the run itself.
+        evaluations: Of each one ``env_steps``, ``cost``, and where the optimum is known ``regret`` and ``gap``.
+        gradient_norms: Environment steps and norm of the policy's gradient, of every row of the log that has one.
+        seconds: Training time; NaN where it was not logged.
+        method: What the run is called in comparisons.
+    """
+
+    folder: Path
+    env: str
+    episode_length: int
+    seed: int
+    settings: dict[str, str]
+    evaluations: list[dict[str, float]]
+    gradient_norms: list[tuple[float, float]]
+    seconds: float
+    method: str = field(default="")
+
+    @property
+    def task(self) -> str:
+        """Name of the system, with the length of its episodes."""
+        return f"{self.env}, {self.episode_length} steps"
+
+    @property
+    def last(self) -> dict[str, float]:
+        """The last evaluation."""
+        return self.evaluations[-1]
+
+    @property
+    def digest(self) -> str:
+        """Eight letters that tell settings apart."""
+        return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def find_runs(paths: Iterable[Path]) -> list[Run]:
+    """Return the runs in some folders and below them that were evaluated at least once, each with its method's name.
+
+    Methods are named after the model; where one name would stand for different settings it is numbered.
+
+    Raises:
+        ValueError: If a path is no folder, or there is no such run below it, or what is there cannot be read.
+    """
+    runs = []
+    for path in paths:
+        if not path.is_dir():
+            raise ValueError(f"runs must be folders, got {str(path)!r}.")
+        found = [read_run(recipe.parent) for recipe in sorted(path.rglob(RECIPE))]
+        found = [run for run in found if run.evaluations]
+        if not found:
+            raise ValueError(
+                f"runs must be folders of runs, got {str(path)!r}: nothing in it has a {RECIPE} and a {LOG} with an "
+                "evaluation. They are written by `lit-awm fit` with the logger of the recipes."
+            )
+        runs += found
+    unique = list({run.folder.resolve(): run for run in runs}.values())
+    _name_methods(unique)
+    return unique
+
+
+def read_run(folder: Path) -> Run:
+    """Return the run of a folder.
+
+    Raises:
+        ValueError: If its recipe or its log cannot be read.
+    """
+    try:
+        recipe = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))
+        data = recipe["data"]["init_args"]
+        length, seed = data["episode_length"], recipe["seed_everything"]
+        rows = _read_log(folder / LOG)
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{folder} must hold a run of a recipe with an environment, and does not: {error!r}"
+        ) from error
+    settings = {
+        name: "episode_length" if value == length and isinstance(value, int) else str(value)
+        for name, value in flatten({key: recipe[key] for key in ("trainer", "model", "data")})
+        if not name.startswith((*OF_TASK, *OF_RUN))
+    }
+    names = {"env_steps": "env_steps", "eval/cost": "cost", "eval/regret": "regret", "eval/gap": "gap"}
+    evaluations = [
+        {short: row[name] for name, short in names.items() if name in row} for row in rows if "eval/cost" in row
+    ]
+    times = [row["time/elapsed_s"] for row in rows if "time/elapsed_s" in row]
+    norms = list(_gradient_norms(rows))
+    env_options = data.get("env_options") or {}
+    env = data["env"] + "".join(f", {name} {value}" for name, value in sorted(env_options.items()))
+    return Run(folder, env, length, seed, settings, evaluations, norms, times[-1] if times else math.nan)
+
+
+def differences(runs: Iterable[Run]) -> dict[str, dict[str, str]]:
+    """Return the settings in which methods differ: for each setting what it is for each method, "" where it is not."""
+    methods = {run.method: run.settings for run in runs}
+    names = sorted({name for settings in methods.values() for name in settings})
+    table = {name: {method: settings.get(name, "") for method, settings in methods.items()} for name in names}
+    return {name: row for name, row in table.items() if len(set(row.values())) > 1}
+
+
+def _read_log(path: Path) -> list[dict[str, float]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def _gradient_norms(rows: list[dict[str, float]]) -> Iterator[tuple[float, float]]:
+    """Yield each gradient norm with the steps at the evaluation that follows."""
+    pending: list[float] = []
+    for row in rows:
+        norm = row.get("policy/grad_norm", row.get("agent/grad_norm"))
+        if norm is not None:
+            pending.append(norm)
+        if "env_steps" in row:
+            yield from ((row["env_steps"], each) for each in pending)
+            pending = []
+
+
+def _name_methods(runs: list[Run]) -> None:
+    settings: dict[str, list[str]] = {}
+    for run in runs:
+        run.method = _model_name(run.settings)
+        digests = settings.setdefault(run.method, [])
+        if run.digest not in digests:
+            digests.append(run.digest)
+    for run in runs:
+        digests = settings[run.method]
+        if len(digests) > 1:
+            run.method += f" {digests.index(run.digest) + 1}"
+
+
+def _model_name(settings: dict[str, str]) -> str:
+    """Return what a recipe's model is called: ``actions``, ``actions RecurrentBackbone``, ``SAC``."""
+    model = settings.get("model.class_path", "").rpartition(".")[2]
+    world_model = settings.get("model.init_args.world_model.class_path", "").rpartition(".")[2]
+    if not world_model:
+        return model.removesuffix("Module")
+    backbone = settings.get("model.init_args.world_model.init_args.backbone.class_path", "").rpartition(".")[2]
+    suffix = "" if backbone in ("", "CausalTransformer") else f" {backbone}"
+    return world_model.removesuffix("WorldModel").lower() + suffix
