@@ -15,7 +15,7 @@ from lit_awm.analysis.comparison import by_length, learning_curve, methods_of, o
 from lit_awm.analysis.runs import Run
 
 INK = "#010203"  # stands for the colour of the page's text
-STYLE: dict[str, Any] = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "lit-awm",
     "font.size": 9,
