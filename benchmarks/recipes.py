@@ -21,7 +21,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from lit_awm.cli import COMMON, recipes
+from lit_awm.cli import recipes
+from lit_awm.envs.factory import SYSTEMS
 
 
 def run(recipe: str, seed: int, folder: Path, threads: int, system: str, *options: str) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def table(results: list[dict[str, Any]]) -> Iterator[str]:
 def main() -> None:
     """Parse the options, run, print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipes", nargs="+", default=[name for name in recipes() if name != COMMON])
+    parser.add_argument("--recipes", nargs="+", default=[name for name in recipes() if name in SYSTEMS])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side")
     parser.add_argument("--threads", type=int, default=1, help="threads of a run")

@@ -17,6 +17,7 @@ COMMANDS = {  # and the module of lit_awm.commands that runs them
     "doctor": "doctor",
     "export": "export",
     "report": "report",
+    "study": "study",
     "envs": "envs",
     "oracle": "oracle",
     "gradients": "gradients",
@@ -34,6 +35,7 @@ commands:
   evaluate   score a checkpoint by the recipe that it was made with
   doctor     tell versions, devices and, for a recipe, whether it can run here, its memory and time
   report     make one page of learning curves, scores and statistics about runs
+  study      run methods on systems with several seeds
   export     write policy and world model of a checkpoint for other programs
   envs       list the environments, with sizes and optimum
   oracle     find the best controls of an environment, knowing its dynamics

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import json
 import re
@@ -108,10 +109,26 @@ def test_a_world_model_fits_alone_from_the_command_line(capsys: pytest.CaptureFi
     assert run("fit", *model, *sizes, *data, "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu") == 0
 
 
-def test_every_recipe_is_named_by_its_system() -> None:
+def test_every_recipe_is_named_by_its_system_or_names_none() -> None:
     for name, path in recipes().items():
-        assert name == "common" or yaml.safe_load(path.read_text())["data"]["init_args"]["env"] == name
-        assert name == "common" or name in SYSTEMS
+        env = yaml.safe_load(path.read_text())["data"]["init_args"].get("env")
+        assert env in ((None,) if name not in (*SYSTEMS, "common") else (name, "cancer_treatment"))
+
+
+def test_an_agent_without_a_world_model_is_scored_and_not_exported(capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ["--data.episode_length", "10", "--data.warmup_episodes", "2", "--data.agent_updates", "3"]
+    options = ["--data.env", "bioreactor", "--trainer.max_epochs", "2", "--trainer.accelerator", "cpu"]
+    assert run("fit", "--config", "sac", *options, *sizes) == 0
+    checkpoint = "runs/bioreactor/version_0/checkpoints/last.ckpt"
+    capsys.readouterr()
+    assert run("evaluate", checkpoint, "--json") == 0
+    scores = json.loads(capsys.readouterr().out)
+    with Path("runs/bioreactor/version_0/metrics.csv").open(newline="") as file:
+        (*_, logged) = (row["eval/cost"] for row in csv.DictReader(file) if row["eval/cost"])
+    assert scores["cost"] == pytest.approx(float(logged), rel=1e-6)
+    with pytest.raises(SystemExit):
+        run("export", checkpoint)
+    assert "must hold a policy with its world model, got SACModule" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,8 @@ th, td {{ padding: .3rem .7rem; border-bottom: 1px solid var(--line); text-align
 th {{ background: var(--head); }}
 th:first-child, td:first-child, td.text {{ text-align: left; }}
 figure {{ margin: 1rem 0; }}
-svg {{ display: block; width: 100%; min-width: 30rem; height: auto; color: var(--ink); font-family: inherit; }}
+svg {{ display: block; max-width: 100%; min-width: 30rem; height: auto; color: var(--ink); font-family: inherit; }}
+summary {{ cursor: pointer; }}
 pre {{ overflow-x: auto; background: var(--head); padding: .7rem; font-size: .85rem; }}
 </style>
 </head>
@@ -101,8 +102,8 @@ def _sections(runs: Sequence[Run], folder: Path, title: str, command: str) -> It
     differing = differences(runs)
     if differing:
         yield "<h2>What differs between the recipes</h2>"
-        header = ["setting", *methods]
-        yield _table(header, [[name, *(row[method] for method in methods)] for name, row in differing.items()])
+        table = _table(["setting", *methods], [[name, *map(row.get, methods)] for name, row in differing.items()])
+        yield f"<details><summary>{_count(list(differing), 'setting')}</summary>{table}</details>"
     yield "<h2>Again</h2>"
     yield f"<p>This page:</p><pre>{escape(command)}</pre>"
     yield "<p>A run goes on, or is made again in another folder, by its recipe:</p>"
@@ -120,12 +121,11 @@ def _over_tasks(runs: Sequence[Run], folder: Path) -> Iterator[str]:
         return
     yield (
         f"<p>Regret over the {_count(shared, 'task')} that all methods share. Brackets are 95&nbsp;% intervals of a "
-        "bootstrap that is stratified by task (Agarwal et al., 2021).</p>"
+        "bootstrap that is stratified by task (Agarwal et al., 2021), which needs several runs of a task.</p>"
     )
     header = ["method", "interquartile mean", "median", "runs", "training time"]
     cells = [
-        [row["method"], _interval(row["iqm"]), _percent(row["median"]), row["runs"], _seconds(row["seconds"])]
-        for row in rows
+        [row["method"], _estimate(row), _percent(row["median"]), row["runs"], _seconds(row["seconds"])] for row in rows
     ]
     yield _table(header, cells)
     _write_csv(folder / "over_tasks.csv", [_spread_out(row) for row in rows])
@@ -213,8 +213,11 @@ def _seconds(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.0f} s"
 
 
-def _interval(interval: Interval) -> str:
-    return f"{_percent(interval.estimate)} [{_percent(interval.low)}, {_percent(interval.high)}]"
+def _estimate(row: dict[str, Any]) -> str:
+    """Return an interquartile mean with its interval, which there is none of with one run for each task."""
+    iqm: Interval = row["iqm"]
+    interval = f" [{_percent(iqm.low)}, {_percent(iqm.high)}]" if row["runs"] > row["tasks"] else " (no interval)"
+    return _percent(iqm.estimate) + interval
 
 
 def _range(interval: Interval | None, form: Callable[[float], str]) -> str:

@@ -10,14 +10,14 @@ import yaml
 from lit_awm.checkpoints import CONFIG_KEY
 from lit_awm.checkpoints.files import DamagedFileError, unpack
 from lit_awm.data import ExperienceDataModule
-from lit_awm.modules import AlternatingModule, PolicyModule
+from lit_awm.modules import AgentModule, AlternatingModule, PolicyModule
 from lit_awm.recipes import make_cli
 
 
 class Run(NamedTuple):
     """A module with the weights of a checkpoint, the data that it was fitted on, and what both were made from."""
 
-    module: AlternatingModule | PolicyModule
+    module: AlternatingModule | PolicyModule | AgentModule
     data: ExperienceDataModule
     checkpoint: dict[str, Any]
     recipe: dict[str, Any]
@@ -42,7 +42,9 @@ def load_run(path: Path) -> Run:
     recipe = {key: config[key] for key in ("seed_everything", "model", "data")}
     cli = make_cli(recipe | {"trainer": {"logger": False, "accelerator": "cpu"}}, run=False)
     data, module = cli.datamodule, cli.model
-    if not isinstance(data, ExperienceDataModule) or not isinstance(module, (AlternatingModule, PolicyModule)):
+    if not isinstance(data, ExperienceDataModule) or not isinstance(
+        module, (AlternatingModule, PolicyModule, AgentModule)
+    ):
         raise ValueError(
             "checkpoint must hold a policy and the environment of an ExperienceDataModule, got "
             f"{type(module).__name__} and {type(data).__name__}."

@@ -22,7 +22,7 @@ from lit_awm.commands.checkpoint import load_run
 from lit_awm.commands.output import folder_to_write
 from lit_awm.commands.subjects import parse_list
 from lit_awm.models import Policy, WorldModel
-from lit_awm.modules import AlternatingModule
+from lit_awm.modules import AgentModule, AlternatingModule
 
 FORMATS = ("safetensors", "program", "onnx")
 SUFFIX = {"program": "pt2", "onnx": "onnx"}
@@ -79,6 +79,8 @@ def main(arguments: list[str]) -> int:
     except ValueError as error:
         parser.error(str(error))
     module = run.module.policy if isinstance(run.module, AlternatingModule) else run.module
+    if isinstance(module, AgentModule):
+        parser.error(f"checkpoint must hold a policy with its world model, got {type(module).__name__}.")
     policy, world_model = module.policy.cpu().eval(), module.world_model.cpu().eval()
     module.requires_grad_(False)
     folder = options.out or options.checkpoint.parent / "export"

@@ -1,0 +1,71 @@
+"""``lit-awm study``: run methods on systems with several seeds."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+from pathlib import Path
+
+from lit_awm.analysis.report import write_report
+from lit_awm.analysis.runs import find_runs
+from lit_awm.commands.output import folder_to_write
+from lit_awm.commands.subjects import parse_list
+from lit_awm.studies.benchmark import METHODS, SYSTEMS, WARMUP, Job, as_markdown, run_study
+
+STEPS = 100  # of an episode, for which the budget of environment steps is stated
+
+
+def main(arguments: list[str]) -> int:
+    """Run methods on systems with several seeds, side by side, and make a table and a report.
+
+    Every run is a process of its own on one thread. The same command again goes on where it was interrupted. Further
+    options are those of `lit-awm fit`, and hold for all runs.
+    """
+    parser = argparse.ArgumentParser(prog="lit-awm study", description=main.__doc__)
+    parser.add_argument("what", choices=["myriad"], help="which systems to study: those of the Myriad testbed")
+    parser.add_argument("--methods", default="actions,sac", help=f"of {', '.join(METHODS)} (default: actions,sac)")
+    parser.add_argument("--systems", default=",".join(SYSTEMS), help="which systems (default: all)")
+    parser.add_argument("--lengths", default=str(STEPS), help="steps of an episode, one or more (default: 100)")
+    parser.add_argument("--seeds", type=int, default=10, help="number of seeds (default: 10)")
+    parser.add_argument(
+        "--env-steps",
+        type=int,
+        default=5000,
+        help="environment steps of a run, at 100 steps an episode; longer episodes are as many (default: 5000)",
+    )
+    cores = os.cpu_count() or 1
+    parser.add_argument("--jobs", type=int, default=cores, help=f"runs side by side (default: {cores}, the cores)")
+    parser.add_argument("--out", type=folder_to_write, default="runs/study", help="folder for runs, table and report")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    options, more = parser.parse_known_args(arguments)
+    methods = parse_list(parser, options.methods, "methods", list(METHODS))
+    systems = parse_list(parser, options.systems, "systems", SYSTEMS)
+    if not all(length.isdigit() and int(length) > 0 for length in options.lengths.split(",")):
+        parser.error(f"lengths must be whole numbers from 1 on, with commas between them, got {options.lengths!r}.")
+    for name, least in (("seeds", 1), ("jobs", 1), ("env_steps", STEPS * (WARMUP + 4))):
+        if getattr(options, name) < least:
+            parser.error(f"{name} must be at least {least}, got {getattr(options, name)}.")
+    if stray := [word for word in more if not word.startswith("--") or "=" not in word]:
+        parser.error(f"options of `lit-awm fit` must be written as --name=value, got {stray[0]}.")
+    lengths = [int(length) for length in options.lengths.split(",")]
+    jobs = [Job(*job) for job in itertools.product(methods, systems, lengths, range(options.seeds))]
+    if not options.json:
+        print(f"{len(jobs)} runs on the CPU, {options.jobs} side by side, one thread each: {options.out}")  # noqa: T201
+    return _run(jobs, options, more, "lit-awm study " + " ".join(arguments))
+
+
+def _run(jobs: list[Job], options: argparse.Namespace, more: list[str], command: str) -> int:
+    episodes = options.env_steps // STEPS
+    try:
+        rows = run_study(jobs, options.out, episodes, options.jobs, more, progress=not options.json)
+    except RuntimeError as error:
+        raise SystemExit(f"lit-awm study: {error}") from error
+    table = "\n".join(as_markdown(rows))
+    (options.out / "results.md").write_text(table + "\n", encoding="utf-8")
+    runs = find_runs(job.folder(options.out) for job in jobs)
+    page = write_report(runs, Path(options.out), "Methods on the Myriad testbed", command)
+    files = {"results": str(options.out / "results.csv"), "report": str(page)}
+    print(json.dumps({"rows": rows} | files) if options.json else f"{table}\n\nreport  {page}")  # noqa: T201
+    return 0

@@ -1,0 +1,184 @@
+"""Methods on systems, with several seeds: every run a process of its own, and a table that grows as they end."""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from datetime import date
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from lit_awm.analysis.runs import find_runs
+from lit_awm.checkpoints.files import write_atomically
+from lit_awm.envs import myriad
+from lit_awm.recipes import FAMILIES, options_of
+
+SYSTEMS = [getattr(myriad, name).name for name in myriad.__all__]
+WARMUP = 12  # episodes with random controls, the same for every method
+PACKAGES = ("lit-awm", "torch", "lightning", "torchrl", "tensordict")
+RESULT = "result.json"  # of a run, once it has ended
+Row = dict[str, Any]
+
+
+class Method(NamedTuple):
+    """A way to control a system.
+
+    Attributes:
+        recipe: The recipe that it starts from.
+        num_envs: Episodes that are collected between updates.
+        family: Of world models that it puts into the recipe, or None.
+    """
+
+    recipe: str
+    num_envs: int
+    family: str | None = None
+
+
+METHODS = {family: Method("common", 4, family) for family in FAMILIES} | {"sac": Method("sac", 1)}
+
+
+class Job(NamedTuple):
+    """One run of a method."""
+
+    method: str
+    system: str
+    episode_length: int
+    seed: int
+
+    def folder(self, out: Path) -> Path:
+        """Return the folder of the run."""
+        return out / self.method / f"{self.system}_{self.episode_length}" / f"seed_{self.seed}"
+
+    def command(self, out: Path, episodes: int, options: Sequence[str] = ()) -> list[str]:
+        """Return the command that begins the run, or goes on with it."""
+        method, folder = METHODS[self.method], self.folder(out)
+        iterations = 1 + max(0, episodes - WARMUP) // method.num_envs
+        words = [
+            *("fit", f"--config={method.recipe}", "--resume", f"--seed_everything={self.seed}"),
+            *(f"--data.env={self.system}", f"--data.episode_length={self.episode_length}"),
+            *(f"--data.num_envs={method.num_envs}", f"--data.warmup_episodes={WARMUP}"),
+            *(f"--trainer.max_epochs={iterations}", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"),
+            *(f"--trainer.logger.save_dir={folder.parent}", f"--trainer.logger.name={folder.name}"),
+        ]
+        swap = [] if method.family is None else options_of(method.family, self.episode_length)
+        return [sys.executable, "-m", "lit_awm.cli", *words, *swap, *options]
+
+
+def run_study(
+    jobs: Sequence[Job], out: Path, episodes: int, workers: int, options: Sequence[str] = (), progress: bool = True
+) -> list[Row]:
+    """Run all jobs that have not ended before, and return the rows of all that have ended now; ``results.csv`` too.
+
+    Args:
+        jobs: What to run.
+        out: Folder of all runs; the same folder again goes on where it was interrupted.
+        episodes: Real episodes of a run, at most.
+        workers: Runs side by side, each on one thread.
+        options: Further options of ``lit-awm fit``, for all runs.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        RuntimeError: If runs have failed, when all others have ended; the message names them and their output.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    todo, failed = [job for job in jobs if not (job.folder(out) / RESULT).is_file()], list[Job]()
+    with ThreadPoolExecutor(workers) as pool:
+        futures = {pool.submit(_run, job, out, episodes, options): job for job in todo}
+        with tqdm(total=len(jobs), initial=len(jobs) - len(todo), desc="runs", disable=not progress) as bar:
+            for future in as_completed(futures):
+                if not future.result():
+                    failed.append(futures[future])
+                bar.update()
+                bar.set_postfix_str(" ".join(map(str, futures[future])))
+                _write_table(out, jobs)
+    rows = _write_table(out, jobs)
+    if failed:
+        names = "\n".join(f"  {job.folder(out) / 'output.txt'}" for job in sorted(failed))
+        raise RuntimeError(f"{len(failed)} of {len(jobs)} runs have failed; what they said is in\n{names}")
+    return rows
+
+
+def _run(job: Job, out: Path, episodes: int, options: Sequence[str]) -> bool:
+    """Run a job in a process of its own, write its row, and tell whether it ended well."""
+    folder = job.folder(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    command = job.command(out, episodes, options)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+    with (folder / "output.txt").open("ab") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+        memory = _wait(process)
+    if process.returncode != 0:
+        return False
+    (run,) = find_runs([folder])
+    row: Row = {
+        **job._asdict(),
+        **run.last,
+        "train_seconds": run.seconds,
+        "peak_memory_mb": memory,
+        "recipe": run.digest,
+        "cpu": f"{platform.machine()}, {os.cpu_count()} cores",
+        "date": f"{date.today():%Y-%m-%d}",
+        **{name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+    write_atomically(folder / RESULT, json.dumps(row).encode())
+    return True
+
+
+def _wait(process: subprocess.Popen[bytes]) -> float | None:
+    """Wait for a process to end, and return the most memory it had, in 10^6 bytes; None where that is not told."""
+    if sys.platform == "win32":
+        process.wait()
+        return None
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return round(usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6, 1)
+
+
+def _write_table(out: Path, jobs: Iterable[Job]) -> list[Row]:
+    """Write ``results.csv`` and return its rows, of all jobs that have ended."""
+    rows = list(_ended(out, jobs))
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with (out / "results.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
+    return rows
+
+
+def _ended(out: Path, jobs: Iterable[Job]) -> Iterator[Row]:
+    for job in sorted(jobs):
+        path = job.folder(out) / RESULT
+        if path.is_file():
+            yield json.loads(path.read_text(encoding="utf-8"))
+
+
+def as_markdown(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield the lines of a table: for each system, length and method the median over seeds, with the range."""
+    yield "| system | steps | method | seeds | environment steps | cost | regret | gap | time | memory |"
+    yield "|---|---|---|---|---|---|---|---|---|---|"
+    groups: dict[tuple[str, int, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["system"], row["episode_length"], row["method"]), []).append(row)
+    for (system, length, method), runs in sorted(groups.items()):
+        cells = [system, length, method, len(runs), f"{runs[0]['env_steps']:,.0f}", _spread(runs, "cost", ".6g")]
+        cells += [_spread(runs, "regret", ".2%"), _spread(runs, "gap", ".1%")]
+        cells += [f"{_spread(runs, 'train_seconds', '.0f')} s", f"{_spread(runs, 'peak_memory_mb', '.0f')} MB"]
+        yield "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _spread(rows: Sequence[Row], name: str, form: str) -> str:
+    values = [row[name] for row in rows if row.get(name) is not None]
+    if not values:
+        return "-"
+    low, middle, high = (f"{value:{form}}" for value in (min(values), median(values), max(values)))
+    return middle if low == high else f"{middle} ({low} to {high})"

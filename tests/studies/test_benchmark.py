@@ -1,0 +1,90 @@
+"""The study of methods on systems: what it runs, that it goes on, and what it says of failures."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from lit_awm.cli import main
+from lit_awm.studies.benchmark import METHODS, SYSTEMS, Job, as_markdown
+
+TINY = [
+    *("--data.world_model_updates=1", "--data.policy_updates=1", "--data.agent_updates=1"),
+    *("--model.policy.hidden_dim=8", "--trainer.enable_checkpointing=false"),
+]
+COMMAND = ["study", "myriad", "--systems", "bioreactor", "--lengths", "10", "--seeds", "1", "--env-steps", "1600"]
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_every_method_has_as_many_episodes() -> None:
+    for name, method in METHODS.items():
+        words = dict(word.split("=", 1) for word in Job(name, "harvest", 200, 3).command(Path("x"), 50) if "=" in word)
+        iterations = int(words["--trainer.max_epochs"])
+        assert 50 - method.num_envs < 12 + method.num_envs * (iterations - 1) <= 50
+        assert (words["--data.episode_length"], words["--seed_everything"]) == ("200", "3")
+
+
+def test_all_systems_of_the_testbed_are_studied() -> None:
+    assert len(SYSTEMS) == 21
+
+
+def test_a_study_runs_each_job_once_and_goes_on_with_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*COMMAND, "--methods", "sac", "--json", *TINY]) == 0
+    first = json.loads(capsys.readouterr().out)["rows"]
+    output = Path("runs/study/sac/bioreactor_10/seed_0/output.txt")
+    said = output.read_bytes()
+    assert main([*COMMAND, "--methods", "sac,markov", "--json", *TINY]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert output.read_bytes() == said
+    assert [row["method"] for row in rows] == ["markov", "sac"]
+    assert rows[1] == first[0]
+    assert rows[1]["env_steps"] == 160
+    assert rows[1]["peak_memory_mb"] > 100
+    with Path("runs/study/results.csv").open(newline="") as file:
+        assert [row["method"] for row in csv.DictReader(file)] == ["markov", "sac"]
+    assert "<h1>Methods on the Myriad testbed</h1>" in Path("runs/study/report.html").read_text()
+
+
+def test_failed_runs_are_named_when_all_others_have_ended() -> None:
+    with pytest.raises(SystemExit, match="1 of 1 runs have failed.*\n.*seed_0/output.txt"):
+        main([*COMMAND, "--methods", "sac", "--data.nothing=1"])
+    assert "data.nothing is no argument" in Path("runs/study/sac/bioreactor_10/seed_0/output.txt").read_text()
+
+
+def test_a_table_has_the_median_over_seeds_with_the_range() -> None:
+    rows = [
+        {"system": "s", "episode_length": 10, "method": "m", "env_steps": 5000.0, "cost": cost, "regret": cost / 100}
+        | {"train_seconds": 7.2, "peak_memory_mb": 500.0}
+        for cost in (1.0, 5.0, 2.0)
+    ]
+    line = list(as_markdown(rows))[-1]
+    assert line == "| s | 10 | m | 3 | 5,000 | 2 (1 to 5) | 2.00% (1.00% to 5.00%) | - | 7 s | 500 MB |"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--methods", "sacc"], "sacc.*mean 'sac'"),
+        (["--systems", "harvesd"], "harvesd.*mean 'harvest'"),
+        (["--lengths", "10,x"], "lengths must be whole numbers from 1 on, with commas between them, got '10,x'"),
+        (["--seeds", "0"], "seeds must be at least 1, got 0"),
+        (["--env-steps", "100"], "env_steps must be at least 1600, got 100"),
+        (["--data.num_envs", "3"], "must be written as --name=value, got --data.num_envs"),
+    ],
+)
+def test_mistakes_are_named_before_the_first_run(
+    options: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([*COMMAND, *options])
+    error = capsys.readouterr().err
+    assert re.search(words, error), error
+    assert not Path("runs").exists()
