@@ -10,7 +10,7 @@ from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torchrl.envs import TransformedEnv
 
-from lit_awm.data.exploration import act
+from lit_awm.data.exploration import STEP, act, tell_rewards
 from lit_awm.envs import Optimum
 from lit_awm.models import Policy
 
@@ -26,8 +26,8 @@ def evaluate(env: TransformedEnv, policy: Policy, optimum: Optimum | None, seed:
         ``gap`` compare the cost with the optimum, where there is one to compare with.
     """
     env.set_seed(seed)
-    actor = TensorDictModule(partial(act, policy), in_keys=["observation"], out_keys=["action"])
-    episode = env.rollout(env.episode_length, actor, break_when_any_done=False)
+    actor = TensorDictModule(partial(act, policy), in_keys=list(STEP), out_keys=["action"])
+    episode = tell_rewards(env).rollout(env.episode_length, actor, break_when_any_done=False)
     done = episode["next", "done"]
     is_first_episode = done.cumsum(1) - done.int() == 0  # an instance whose episode ends early begins another one
     returns = (episode["next", "reward"] * is_first_episode).sum(dim=(1, 2))

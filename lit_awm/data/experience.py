@@ -12,10 +12,11 @@ from torch import Tensor
 from torchrl.checkpoint import GlobalRNGState
 from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, ReplayBuffer, SliceSampler
+from torchrl.objectives.value.functional import reward2go
 
 from lit_awm.checks import check_at_least, check_count
 from lit_awm.data.evaluation import EvaluationEpisodes
-from lit_awm.data.exploration import Exploration
+from lit_awm.data.exploration import STEP, Exploration, tell_rewards
 from lit_awm.envs import KnownReward, KnownStep, load_optimum, make_env
 from lit_awm.envs.simulators import SimulatorEnv
 from lit_awm.loops import AlternatingLoop
@@ -24,7 +25,7 @@ from lit_awm.models import Policy
 TRAJECTORY = ("collector", "traj_ids")
 EVALUATION_SEED = 2**31 - 1
 STORED = ("observation", "action", "is_init", TRAJECTORY, ("next", "observation"), ("next", "reward"))
-STORED_FOR_AGENTS = (("next", "terminated"),)
+STORED_FOR_AGENTS = ("return_to_go", ("next", "terminated"))
 DRAWN_AT_ONCE = 10  # batches of trajectories, since to draw one takes nearly as long
 
 ImagineFrom = Literal["start", "anywhere"]
@@ -184,8 +185,8 @@ class ExperienceDataModule(LightningDataModule):
         self.env.set_seed(self.seed)
         self.exploration = Exploration(self.policy, self.action_dim, self.exploration_noise, self.mean_hold)
         self.collector = Collector(
-            self.env,
-            TensorDictModule(self.exploration, in_keys=["observation", "is_init"], out_keys=["action"]),
+            tell_rewards(self.env),
+            TensorDictModule(self.exploration, in_keys=list(STEP), out_keys=["action"]),
             frames_per_batch=self.env.batch_size[0] * self.env.episode_length,
             total_frames=-1,
             reset_at_each_iter=True,
@@ -241,6 +242,10 @@ class ExperienceDataModule(LightningDataModule):
             with torch.no_grad():
                 episodes = next(iter(self.collector))
             self._check_episodes(episodes)
+            if "return_to_go" in self.stored:
+                done = episodes["next", "done"].clone()
+                done[:, -1] = True  # where a round ends, so does what is known
+                episodes["return_to_go"] = reward2go(episodes["next", "reward"], done, gamma=1.0)
             rows = episodes.select(*self.stored).reshape(-1).clone()
             self.buffer.extend(rows)
             self.segments.append({"first": self.env_steps, "rows": rows.flatten_keys(".").to_dict()})

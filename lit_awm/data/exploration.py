@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torchrl.envs import EnvBase, RewardSum, TransformedEnv
 
 from lit_awm.models import Policy
 
+STEP = ("observation", "is_init", "episode_reward")  # what a policy is told of a step
 
-def act(policy: Policy, observation: Tensor, noise: Tensor | None = None) -> Tensor:
-    """Return the policy's action for ``(N, S)``, on the observation's device and in its type, whatever the policy's."""
+
+def tell_rewards(env: EnvBase) -> TransformedEnv:
+    """Return an environment that also tells what an episode has earned so far, as ``episode_reward``."""
+    return TransformedEnv(env, RewardSum(), auto_unwrap=False)
+
+
+def act(policy: Policy, observation: Tensor, is_init: Tensor, earned: Tensor, noise: Tensor | None = None) -> Tensor:
+    """Return the policy's action for a step, on the observation's device and in its type, whatever the policy's.
+
+    Args:
+        policy: The policy.
+        observation: ``(N, S)``.
+        is_init: Whether an episode begins with this step ``(N, 1)``.
+        earned: What the episode has earned before it ``(N, 1)``.
+        noise: Standard normal numbers ``(N, A)``, or None for the mode.
+    """
     like = policy.state_scaler.mean
-    return policy.sample(observation.to(like), None if noise is None else noise.to(like)).to(observation)
+    noise = None if noise is None else noise.to(like)
+    return policy.act(observation.to(like), is_init.to(like.device), earned.to(like), noise).to(observation)
 
 
 class Exploration(nn.Module):
@@ -34,8 +51,11 @@ class Exploration(nn.Module):
         self.at_random = True
         self._held: Tensor | None = None
 
-    def forward(self, observation: Tensor, is_init: Tensor) -> Tensor:
-        """Map observations ``(N, S)`` to actions ``(N, A)`` in [-1, 1]; ``is_init`` ``(N, 1)`` marks first steps."""
+    def forward(self, observation: Tensor, is_init: Tensor, earned: Tensor) -> Tensor:
+        """Map observations ``(N, S)`` to actions ``(N, A)`` in [-1, 1].
+
+        ``is_init`` ``(N, 1)`` marks first steps, ``earned`` ``(N, 1)`` is what the episode has earned before.
+        """
         draw = observation.new_empty(len(observation), self.action_dim)
         at_random = self.at_random or self.policy is None
         draw = draw.uniform_(-1, 1) if at_random else draw.normal_()
@@ -43,4 +63,4 @@ class Exploration(nn.Module):
         self._held = draw if self._held is None else torch.where(renew, draw, self._held)
         if self.policy is None or at_random:
             return self._held
-        return (act(self.policy, observation, self._held) + self.noise * self._held).clamp(-1, 1)
+        return (act(self.policy, observation, is_init, earned, self._held) + self.noise * self._held).clamp(-1, 1)

@@ -6,6 +6,7 @@ Shape legend: ``...`` any leading dimensions, ``S`` state size, ``A`` action siz
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,14 +24,30 @@ class Policy(nn.Module, ABC):
     Args:
         state_dim: Size ``S`` of a state.
         action_dim: Size ``A`` of an action.
+
+    Attributes:
+        is_stochastic: Whether noise decides its actions.
+        reads_history: Whether it has to be told of every step of an episode in turn, by ``act``.
     """
 
     is_stochastic: bool
+    reads_history: ClassVar[bool] = False
 
     def __init__(self, state_dim: int, action_dim: int) -> None:
         super().__init__()
         self.state_dim, self.action_dim = state_dim, action_dim
         self.state_scaler = Standardizer(state_dim)
+
+    def act(self, state: Tensor, is_init: Tensor, earned: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Return the action ``(N, A)`` of the next step of ``N`` episodes, as ``sample`` does.
+
+        Args:
+            state: States in raw units ``(N, S)``.
+            is_init: Whether an episode begins with this step ``(N, 1)``.
+            earned: What the episode has earned before it ``(N, 1)``.
+            noise: Standard normal numbers ``(N, A)``, or None.
+        """
+        return self.sample(state, noise)
 
     @abstractmethod
     def sample(self, state: Tensor, noise: Tensor | None = None) -> Tensor:

@@ -4,6 +4,7 @@ from lit_awm.modules.agent import AgentModule
 from lit_awm.modules.alternating import AlternatingModule
 from lit_awm.modules.bootstrap import ValueBootstrap
 from lit_awm.modules.muon import MuonAdam
+from lit_awm.modules.online_dt import DecisionTransformerPolicy, OnlineDTModule
 from lit_awm.modules.policy import PolicyModule
 from lit_awm.modules.sac import SACModule
 from lit_awm.modules.schedules import CosineRestarts, LinearSchedule
@@ -13,8 +14,10 @@ __all__ = [
     "AgentModule",
     "AlternatingModule",
     "CosineRestarts",
+    "DecisionTransformerPolicy",
     "LinearSchedule",
     "MuonAdam",
+    "OnlineDTModule",
     "PolicyModule",
     "SACModule",
     "ValueBootstrap",

@@ -20,7 +20,8 @@ class AgentModule(LightningModule):
     """An agent that learns from recorded trajectories and from nothing else, under a stock Trainer.
 
     A batch is a ``TensorDict`` ``(B, H)`` with ``observation``, ``action`` and ``next``: ``observation``, ``reward``,
-    ``terminated``. The first batch ever seen sets the standardisation of states and the unit of rewards.
+    ``terminated``; and with ``is_init``, and ``return_to_go``, what was earned from each step on. The first batch ever
+    seen sets the standardisation of states and the unit of rewards.
 
     Args:
         policy: The policy that collects experience, is optimised and evaluated.

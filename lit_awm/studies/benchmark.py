@@ -44,7 +44,8 @@ class Method(NamedTuple):
     family: str | None = None
 
 
-METHODS = {family: Method("common", 4, family) for family in FAMILIES} | {"sac": Method("sac", 1)}
+AGENTS = {"sac": Method("sac", 1), "online_dt": Method("online_dt", 1)}
+METHODS = {family: Method("common", 4, family) for family in FAMILIES} | AGENTS
 
 
 class Job(NamedTuple):

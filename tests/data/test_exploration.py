@@ -8,7 +8,8 @@ from lit_awm.models import DeterministicPolicy
 
 def actions_of(exploration: Exploration, steps: int, num_envs: int = 64) -> torch.Tensor:
     starts = [torch.full((num_envs, 1), step == 0) for step in range(steps)]
-    return torch.stack([exploration(torch.zeros(num_envs, 3), start) for start in starts], dim=1)
+    earned = torch.zeros(num_envs, 1)
+    return torch.stack([exploration(torch.zeros(num_envs, 3), start, earned) for start in starts], dim=1)
 
 
 def test_random_actions_cover_the_range_and_are_held_as_long_as_asked() -> None:
@@ -32,9 +33,12 @@ def test_noise_is_added_to_the_policy_within_the_range() -> None:
 
 def test_a_new_episode_draws_anew() -> None:
     exploration = Exploration(None, action_dim=1, noise=0.0, mean_hold=1e9)
-    first = exploration(torch.zeros(8, 3), torch.ones(8, 1, dtype=torch.bool))
-    held = exploration(torch.zeros(8, 3), torch.zeros(8, 1, dtype=torch.bool))
-    renewed = exploration(torch.zeros(8, 3), torch.tensor([[True], [False]] * 4))
+    starts = (
+        torch.ones(8, 1, dtype=torch.bool),
+        torch.zeros(8, 1, dtype=torch.bool),
+        torch.tensor([[True], [False]] * 4),
+    )
+    first, held, renewed = (exploration(torch.zeros(8, 3), start, torch.zeros(8, 1)) for start in starts)
     assert torch.equal(first, held)
     assert renewed[::2].ne(first[::2]).all()
     assert torch.equal(renewed[1::2], first[1::2])
