@@ -31,16 +31,17 @@ class GradientError(RuntimeError):
 class GradientGuard(Callback):
     """Name gradients that are not finite or explode, before they reach a weight.
 
-    A gradient explodes if its norm is more than ``largest_ratio`` times the median of the last ``window`` norms of the
-    same phase. The message tells phase, update, imagination horizon, the first layer that is concerned, and at which
-    imagined steps the gradients of the actions are not finite, or the step at which they are largest. How many there
-    have been is logged as ``PHASE/bad_gradients``.
+    A gradient explodes if its norm is more than ``largest_ratio`` times what is usual in its phase: the median of
+    ``window`` norms in a row, the largest that there has been. (Not that of the last ones alone: what has converged has
+    norms near zero, of which an ordinary one is many thousand times as large.) The message tells phase, update,
+    imagination horizon, the first layer that is concerned, and at which imagined steps the gradients of the actions are
+    not finite, or the step at which they are largest. How many there have been is logged as ``PHASE/bad_gradients``.
 
     Args:
         reaction: What to do: ``"stop"`` raises an error (the last checkpoint stays), ``"skip"`` leaves the update out,
             ``"clip"`` scales an exploding gradient down to the largest norm allowed and leaves out one that is not
             finite, ``"shrink"`` leaves the update out and halves the imagination horizon if it is a policy's.
-        largest_ratio: Over the median, above which a norm is an explosion; at least 1.
+        largest_ratio: Over what is usual, above which a norm is an explosion; at least 1.
         window: Number of norms that the median is taken of. Nothing explodes before there are as many.
 
     Raises:
@@ -56,6 +57,7 @@ class GradientGuard(Callback):
         check_count(window=window)
         self.reaction, self.largest_ratio, self.window = reaction, largest_ratio, window
         self.norms: dict[str, deque[float]] = {}
+        self.usual: dict[str, float] = {}
         self.counts: dict[str, int] = {}
         self.horizon: int | None = None  # if it has been shrunk
         self._full: int | None = None  # what it was before that
@@ -91,7 +93,9 @@ class GradientGuard(Callback):
             gradients = [parameter.grad.double() for parameter in parameters if parameter.grad is not None]
             norm = torch.nn.utils.get_total_norm(gradients).item()
         norms = self.norms.setdefault(phase, deque(maxlen=self.window))
-        largest = self.largest_ratio * statistics.median(norms) if len(norms) == self.window else math.inf
+        if len(norms) == self.window:
+            self.usual[phase] = max(statistics.median(norms), self.usual.get(phase, 0.0))
+        largest = self.largest_ratio * self.usual.get(phase, math.inf)
         if norm <= largest and math.isfinite(norm):
             if norm > 0:  # where nothing has an effect yet there is nothing to compare with
                 norms.append(norm)
@@ -138,11 +142,12 @@ class GradientGuard(Callback):
     def state_dict(self) -> dict[str, Any]:
         """Return norms, counts and the horizon, so that a resumed run goes on exactly."""
         norms = {phase: list(values) for phase, values in self.norms.items()}
-        return {"norms": norms, "counts": dict(self.counts), "horizon": self.horizon}
+        return {"norms": norms, "usual": dict(self.usual), "counts": dict(self.counts), "horizon": self.horizon}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from what ``state_dict`` returned."""
         self.norms = {phase: deque(values, maxlen=self.window) for phase, values in state_dict["norms"].items()}
+        self.usual = dict(state_dict["usual"])
         self.counts, self.horizon = dict(state_dict["counts"]), state_dict["horizon"]
 
 
