@@ -7,6 +7,7 @@ import json
 import jsonargparse
 
 from lit_awm.analysis import solve
+from lit_awm.analysis.receding import receding_horizon_cost
 from lit_awm.commands.output import print_result
 from lit_awm.envs import SYSTEMS
 from lit_awm.envs.factory import WHAT_IS_SEEN, describe_options, make_system
@@ -24,6 +25,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--exact_target", action="store_true", help=exact_help)
     grid_help = "Start from the solution on a grid of states too, if there are at most two of them and one control."
     parser.add_argument("--grid", action="store_true", help=grid_help)
+    lookahead_help = "Plan so many steps ahead only, anew in every step: what a controller costs that looks no further."
+    parser.add_argument("--lookahead", type=int | None, default=None, help=lookahead_help)
     parser.add_argument("--json", action="store_true", help="Print one JSON object, with the controls.")
     if name == "SYSTEM" and arguments and arguments[0] not in ("-h", "--help"):
         parser.error("SYSTEM comes first, as in `lit-awm oracle harvest --starts 3`.")
@@ -43,10 +46,16 @@ def main(arguments: list[str]) -> int:
             group.add_argument(f"--{option}", type=kind, default=default, help=text)
     options = parser.parse_args([_with_underscores(word) for word in arguments[1:]]).as_dict()
     search = {key: options.pop(key) for key in ("starts", "seed", "exact_target", "grid")}
-    as_json = options.pop("json")
+    as_json, lookahead = options.pop("json"), options.pop("lookahead")
+    if lookahead is not None and (search["exact_target"] or search["grid"]):
+        parser.error("lookahead must be left out with exact_target or grid, which are for whole episodes.")
     try:
         given = {key: value for key, value in options.items() if value != options_of_system[key].default}
         env = make_system(name, **given)
+        if lookahead is not None:
+            cost = receding_horizon_cost(env, lookahead, progress=not as_json)
+            print_result({"env": name, "cost": cost, "steps": env.episode_length, "lookahead": lookahead}, as_json)
+            return 0
         solution = solve(env, **search, progress=not as_json)
     except (ValueError, RuntimeError) as error:
         parser.error(str(error))

@@ -12,9 +12,11 @@ from lit_awm.analysis.report import write_report
 from lit_awm.analysis.runs import find_runs
 from lit_awm.commands.output import folder_to_write
 from lit_awm.commands.subjects import parse_list
-from lit_awm.studies.benchmark import METHODS, SYSTEMS, WARMUP, Job, as_markdown, run_study
+from lit_awm.studies.benchmark import AGENTS, METHODS, REFERENCES, SYSTEMS, WARMUP, Job, as_markdown, run_study
 
 STEPS = 100  # of an episode, for which the budget of environment steps is stated
+NAMES = [*METHODS, *REFERENCES]
+DEFAULT = ",".join(["actions", *AGENTS, *REFERENCES])
 
 
 def main(arguments: list[str]) -> int:
@@ -25,7 +27,7 @@ def main(arguments: list[str]) -> int:
     """
     parser = argparse.ArgumentParser(prog="lit-awm study", description=main.__doc__)
     parser.add_argument("what", choices=["myriad"], help="which systems to study: those of the Myriad testbed")
-    parser.add_argument("--methods", default="actions,sac", help=f"of {', '.join(METHODS)} (default: actions,sac)")
+    parser.add_argument("--methods", default=DEFAULT, help=f"of {', '.join(NAMES)} (default: {DEFAULT})")
     parser.add_argument("--systems", default=",".join(SYSTEMS), help="which systems (default: all)")
     parser.add_argument("--lengths", default=str(STEPS), help="steps of an episode, one or more (default: 100)")
     parser.add_argument("--seeds", type=int, default=10, help="number of seeds (default: 10)")
@@ -40,7 +42,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=folder_to_write, default="runs/study", help="folder for runs, table and report")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options, more = parser.parse_known_args(arguments)
-    methods = parse_list(parser, options.methods, "methods", list(METHODS))
+    methods = parse_list(parser, options.methods, "methods", NAMES)
     systems = parse_list(parser, options.systems, "systems", SYSTEMS)
     if not all(length.isdigit() and int(length) > 0 for length in options.lengths.split(",")):
         parser.error(f"lengths must be whole numbers from 1 on, with commas between them, got {options.lengths!r}.")
@@ -50,7 +52,12 @@ def main(arguments: list[str]) -> int:
     if stray := [word for word in more if not word.startswith("--") or "=" not in word]:
         parser.error(f"options of `lit-awm fit` must be written as --name=value, got {stray[0]}.")
     lengths = [int(length) for length in options.lengths.split(",")]
-    jobs = [Job(*job) for job in itertools.product(methods, systems, lengths, range(options.seeds))]
+    jobs = [
+        Job(method, *which, seed)
+        for method in methods
+        for which in itertools.product(systems, lengths)
+        for seed in range(1 if method in REFERENCES else options.seeds)
+    ]
     if not options.json:
         print(f"{len(jobs)} runs on the CPU, {options.jobs} side by side, one thread each: {options.out}")  # noqa: T201
     return _run(jobs, options, more, "lit-awm study " + " ".join(arguments))
@@ -64,8 +71,9 @@ def _run(jobs: list[Job], options: argparse.Namespace, more: list[str], command:
         raise SystemExit(f"lit-awm study: {error}") from error
     table = "\n".join(as_markdown(rows))
     (options.out / "results.md").write_text(table + "\n", encoding="utf-8")
-    runs = find_runs(job.folder(options.out) for job in jobs)
-    page = write_report(runs, Path(options.out), "Methods on the Myriad testbed", command)
-    files = {"results": str(options.out / "results.csv"), "report": str(page)}
-    print(json.dumps({"rows": rows} | files) if options.json else f"{table}\n\nreport  {page}")  # noqa: T201
+    runs = [job.folder(options.out) for job in jobs if job.method in METHODS]
+    if runs:
+        write_report(find_runs(runs), Path(options.out), "Methods on the Myriad testbed", command)
+    files = {"results": str(options.out / "results.csv"), "report": str(options.out / "report.html") if runs else None}
+    print(json.dumps({"rows": rows} | files) if options.json else f"{table}\n\nreport  {files['report']}")  # noqa: T201
     return 0

@@ -20,12 +20,13 @@ from tqdm import tqdm
 
 from lit_awm.analysis.runs import find_runs
 from lit_awm.checkpoints.files import write_atomically
-from lit_awm.envs import myriad
+from lit_awm.envs import load_optimum, myriad
 from lit_awm.recipes import FAMILIES, options_of
 
 SYSTEMS = [getattr(myriad, name).name for name in myriad.__all__]
 WARMUP = 12  # episodes with random controls, the same for every method
 PACKAGES = ("lit-awm", "torch", "lightning", "torchrl", "tensordict")
+CLI = (sys.executable, "-m", "lit_awm.cli")
 RESULT = "result.json"  # of a run, once it has ended
 Row = dict[str, Any]
 
@@ -46,10 +47,17 @@ class Method(NamedTuple):
 
 AGENTS = {"sac": Method("sac", 1), "online_dt": Method("online_dt", 1)}
 METHODS = {family: Method("common", 4, family) for family in FAMILIES} | AGENTS
+LOOKAHEAD = 20
+REFERENCES = {  # what runs are compared with: what it is called, and what it is
+    "random": "uniformly random controls",
+    "constant": "the best constant control",
+    "receding": f"the best controls for {LOOKAHEAD} steps ahead, by the exact model, anew in every step",
+    "optimum": "the best controls known",
+}
 
 
 class Job(NamedTuple):
-    """One run of a method."""
+    """One run of a method, or one of the references."""
 
     method: str
     system: str
@@ -61,7 +69,10 @@ class Job(NamedTuple):
         return out / self.method / f"{self.system}_{self.episode_length}" / f"seed_{self.seed}"
 
     def command(self, out: Path, episodes: int, options: Sequence[str] = ()) -> list[str]:
-        """Return the command that begins the run, or goes on with it."""
+        """Return the command that begins the run, or goes on with it; or finds the cost of a reference."""
+        if self.method in REFERENCES:
+            length = f"--episode_length={self.episode_length}"
+            return [*CLI, "oracle", self.system, length, f"--lookahead={LOOKAHEAD}", "--json"]
         method, folder = METHODS[self.method], self.folder(out)
         iterations = 1 + max(0, episodes - WARMUP) // method.num_envs
         words = [
@@ -72,7 +83,7 @@ class Job(NamedTuple):
             *(f"--trainer.logger.save_dir={folder.parent}", f"--trainer.logger.name={folder.name}"),
         ]
         swap = [] if method.family is None else options_of(method.family, self.episode_length)
-        return [sys.executable, "-m", "lit_awm.cli", *words, *swap, *options]
+        return [*CLI, *words, *swap, *options]
 
 
 def run_study(
@@ -113,6 +124,9 @@ def _run(job: Job, out: Path, episodes: int, options: Sequence[str]) -> bool:
     """Run a job in a process of its own, write its row, and tell whether it ended well."""
     folder = job.folder(out)
     folder.mkdir(parents=True, exist_ok=True)
+    if job.method in REFERENCES:
+        write_atomically(folder / RESULT, json.dumps(_refer(job)).encode())
+        return True
     command = job.command(out, episodes, options)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
     with (folder / "output.txt").open("ab") as output:
@@ -133,6 +147,21 @@ def _run(job: Job, out: Path, episodes: int, options: Sequence[str]) -> bool:
     }
     write_atomically(folder / RESULT, json.dumps(row).encode())
     return True
+
+
+def _refer(job: Job) -> Row:
+    """Return the row of a reference; without a cost where the optimum of so long episodes is not stored."""
+    optimum, cost = load_optimum(job.system, episode_length=job.episode_length), None
+    if job.method == "receding":
+        found = subprocess.run(job.command(Path(), 0), capture_output=True, text=True, check=True)
+        cost = json.loads(found.stdout)["cost"]
+    elif optimum is not None:
+        costs = {"random": optimum.random_cost, "constant": optimum.constant_cost, "optimum": optimum.cost}
+        cost = costs[job.method]
+    row = {**job._asdict(), "env_steps": 0, "cost": cost}
+    if optimum is not None and cost is not None:
+        row |= {"regret": optimum.regret(cost), "gap": optimum.gap(cost)}
+    return row
 
 
 def _wait(process: subprocess.Popen[bytes]) -> float | None:
@@ -173,13 +202,13 @@ def as_markdown(rows: Sequence[Row]) -> Iterator[str]:
     for (system, length, method), runs in sorted(groups.items()):
         cells = [system, length, method, len(runs), f"{runs[0]['env_steps']:,.0f}", _spread(runs, "cost", ".6g")]
         cells += [_spread(runs, "regret", ".2%"), _spread(runs, "gap", ".1%")]
-        cells += [f"{_spread(runs, 'train_seconds', '.0f')} s", f"{_spread(runs, 'peak_memory_mb', '.0f')} MB"]
+        cells += [_spread(runs, "train_seconds", ".0f", " s"), _spread(runs, "peak_memory_mb", ".0f", " MB")]
         yield "| " + " | ".join(map(str, cells)) + " |"
 
 
-def _spread(rows: Sequence[Row], name: str, form: str) -> str:
+def _spread(rows: Sequence[Row], name: str, form: str, unit: str = "") -> str:
     values = [row[name] for row in rows if row.get(name) is not None]
     if not values:
         return "-"
     low, middle, high = (f"{value:{form}}" for value in (min(values), median(values), max(values)))
-    return middle if low == high else f"{middle} ({low} to {high})"
+    return (middle if low == high else f"{middle} ({low} to {high})") + unit

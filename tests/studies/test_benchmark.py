@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lit_awm.cli import main
-from lit_awm.studies.benchmark import METHODS, SYSTEMS, Job, as_markdown
+from lit_awm.studies.benchmark import METHODS, REFERENCES, SYSTEMS, Job, as_markdown
 
 TINY = [
     *("--data.world_model_updates=1", "--data.policy_updates=1", "--data.agent_updates=1"),
@@ -51,6 +51,15 @@ def test_a_study_runs_each_job_once_and_goes_on_with_the_rest(capsys: pytest.Cap
     with Path("runs/study/results.csv").open(newline="") as file:
         assert [row["method"] for row in csv.DictReader(file)] == ["markov", "sac"]
     assert "<h1>Methods on the Myriad testbed</h1>" in Path("runs/study/report.html").read_text()
+
+
+def test_references_are_scored_by_the_optimum(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--systems", "simple_case", "--lengths", "100", "--methods", ",".join(REFERENCES)]
+    assert main([*COMMAND, *options, "--seeds", "3", "--json"]) == 0
+    rows = {row["method"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert (rows["random"]["regret"], rows["constant"]["gap"], rows["optimum"]["regret"]) == (1, 1, 0)
+    assert 0 < rows["receding"]["regret"] < 1
+    assert rows["receding"]["cost"] == pytest.approx(-1.1993794222440242, rel=1e-5)  # found independently
 
 
 def test_failed_runs_are_named_when_all_others_have_ended() -> None:
