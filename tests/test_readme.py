@@ -10,6 +10,7 @@ import pytest
 
 from lit_awm.cli import main
 
+COMMANDS = "fit|oracle|gradients|landscape|reproduce|benchmark|study|report"  # whose words are checked
 ROOT = Path(__file__).parent.parent
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))}
 
@@ -33,7 +34,7 @@ def test_the_command_lines_parse(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("trainer: {max_epochs: 3}\n")
     commands = re.findall(
-        r"(?:^|`)lit-awm ((?:fit|oracle|gradients|landscape|reproduce|benchmark) .*?)(?: > \S+)?(?: +#.*|`.*)?$",
+        rf"(?:^|`)lit-awm ((?:{COMMANDS}) .*?)(?: > \S+)?(?: +#.*|`.*)?$",
         PAGES[page],
         flags=re.MULTILINE,
     )
@@ -45,12 +46,12 @@ def test_the_command_lines_parse(
             with pytest.raises(SystemExit) as stop:
                 main([*arguments, "--print_config"])
             assert stop.value.code == 0, command
-        elif arguments[0] == "reproduce":
+        elif arguments[0] in ("reproduce", "report"):
             with pytest.raises(SystemExit):
                 main([*arguments, "--nothing"])
             assert "unrecognized arguments: --nothing" in capsys.readouterr().err, command
         else:  # all else is in order if a number of 0 is what is complained about
-            number = {"oracle": "starts", "benchmark": "batch"}.get(arguments[0], "states")
+            number = {"oracle": "starts", "benchmark": "batch", "study": "seeds"}.get(arguments[0], "states")
             with pytest.raises(SystemExit):
                 main([*arguments, f"--{number}", "0"])
             assert f"{number} must be at least 1, got 0" in capsys.readouterr().err, command

@@ -67,7 +67,7 @@ def _run(jobs: list[Job], options: argparse.Namespace, more: list[str], command:
     episodes = options.env_steps // STEPS
     try:
         rows = run_study(jobs, options.out, episodes, options.jobs, more, progress=not options.json)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise SystemExit(f"lit-awm study: {error}") from error
     table = "\n".join(as_markdown(rows))
     (options.out / "results.md").write_text(table + "\n", encoding="utf-8")

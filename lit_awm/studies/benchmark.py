@@ -100,9 +100,11 @@ def run_study(
         progress: Whether to show a progress bar.
 
     Raises:
+        ValueError: If the folder holds a study with another number of episodes or other options.
         RuntimeError: If runs have failed, when all others have ended; the message names them and their output.
     """
     out.mkdir(parents=True, exist_ok=True)
+    _check_settings(out, {"episodes": episodes, "options": sorted(options)})
     todo, failed = [job for job in jobs if not (job.folder(out) / RESULT).is_file()], list[Job]()
     with ThreadPoolExecutor(workers) as pool:
         futures = {pool.submit(_run, job, out, episodes, options): job for job in todo}
@@ -118,6 +120,16 @@ def run_study(
         names = "\n".join(f"  {job.folder(out) / 'output.txt'}" for job in sorted(failed))
         raise RuntimeError(f"{len(failed)} of {len(jobs)} runs have failed; what they said is in\n{names}")
     return rows
+
+
+def _check_settings(out: Path, settings: dict[str, Any]) -> None:
+    """Keep what all runs of a folder have in common, and reject what would mix runs that do not."""
+    path = out / "study.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else settings
+    if before != settings:
+        words = "; ".join(f"{name} {before[name]} before, {settings[name]} now" for name in settings)
+        raise ValueError(f"out must be a new folder for other settings, got {out}: {words}.")
+    write_atomically(path, json.dumps(settings).encode())
 
 
 def _run(job: Job, out: Path, episodes: int, options: Sequence[str]) -> bool:

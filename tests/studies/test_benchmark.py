@@ -53,6 +53,15 @@ def test_a_study_runs_each_job_once_and_goes_on_with_the_rest(capsys: pytest.Cap
     assert "<h1>Methods on the Myriad testbed</h1>" in Path("runs/study/report.html").read_text()
 
 
+def test_runs_of_other_settings_are_not_mixed(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--methods", "optimum", "--json"]
+    assert main([*COMMAND, *options, *TINY]) == 0
+    with pytest.raises(SystemExit, match="out must be a new folder for other settings.*agent_updates=1.*before"):
+        main([*COMMAND, *options, "--data.agent_updates=2"])
+    with pytest.raises(SystemExit, match="episodes 16 before, 20 now"):
+        main([*COMMAND, *options, *TINY, "--env-steps", "2000"])
+
+
 def test_references_are_scored_by_the_optimum(capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--systems", "simple_case", "--lengths", "100", "--methods", ",".join(REFERENCES)]
     assert main([*COMMAND, *options, "--seeds", "3", "--json"]) == 0
