@@ -34,7 +34,10 @@ def optimise(
     module = "--model.policy_module"
     options = [f"{module}.imagination={method}", f"{module}.policy_input_gradient={beta}"]
     jobs = [Job("actions", system, LENGTH, seed) for system in COMPARED[beta, method] for seed in range(seeds)]
-    rows = run_study(jobs, folder / f"{method}_{beta}", EPISODES, workers, options, progress)
+    out = folder / f"{method}_{beta}"
+    rows, failed = run_study(jobs, out, EPISODES, workers, options, progress)
+    if failed:
+        raise RuntimeError(f"{len(failed)} runs have failed; the first said why in {failed[0].folder(out)}/output.txt")
     return [
         {"system": row["system"], "beta": beta, "method": method, "seed": row["seed"], "regret": row["regret"]}
         | {"time_s": row["train_seconds"]}

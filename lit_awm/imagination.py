@@ -76,6 +76,11 @@ def check_method(
     ours, theirs = ([getattr(each, size) for size in sizes] for each in (world_model, policy))
     if ours != theirs:
         raise ValueError(f"policy must have {' and '.join(sizes)} of the world model, {ours}, got {theirs}.")
+    if policy.reads_history:
+        raise ValueError(
+            f"policy must act on the state alone to be imagined, got {type(policy).__name__}. Use a "
+            "DeterministicPolicy or a TanhNormalPolicy."
+        )
     if not 0 <= policy_input_gradient <= 1:
         raise ValueError(f"policy_input_gradient must be between 0 and 1, got {policy_input_gradient}.")
     if method == "sequential":

@@ -62,3 +62,9 @@ def test_every_figure_is_there() -> None:
         folder = ROOT if name == "README.md" else ROOT / "docs"
         for link in re.findall(r"!\[.*?\]\((.*?)\)", page):
             assert (folder / link).is_file(), link
+
+
+def test_every_script_is_there() -> None:
+    for page in PAGES.values():
+        for script in re.findall(r"^(?:\w+=\S+ )?python (\S+\.py)", page, flags=re.MULTILINE):
+            assert (ROOT / script).is_file(), script

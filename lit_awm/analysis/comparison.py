@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from statistics import median as middle
 from typing import Any
@@ -47,6 +48,12 @@ def shared_tasks(runs: Sequence[Run], score: str = "regret") -> list[str]:
     ]
 
 
+def typical_time(runs: Iterable[Run]) -> float:
+    """Return the median of the training times that were logged, in seconds; NaN if none was."""
+    times = [run.seconds for run in runs if not math.isnan(run.seconds)]
+    return middle(times) if times else math.nan
+
+
 def aggregate(runs: Sequence[Run], score: str = "regret") -> list[Row]:
     """Return a row for each method: interquartile mean with its interval and median, over the tasks that all share."""
     tasks, rows = shared_tasks(runs, score), []
@@ -60,7 +67,8 @@ def aggregate(runs: Sequence[Run], score: str = "regret") -> list[Row]:
                 "runs": sum(map(len, scores)),
                 "iqm": bootstrap(scores),
                 "median": median(scores),
-                "seconds": middle(run.seconds for task in tasks for run in of(runs, method, task)),
+                "least_runs": min(map(len, scores)),
+                "seconds": typical_time([run for task in tasks for run in of(runs, method, task)]),
             }
         )
     return sorted(rows, key=lambda row: row["iqm"].estimate)
@@ -73,11 +81,10 @@ def final_scores(runs: Sequence[Run]) -> list[Row]:
         for method in methods_of(of(runs, task=task)):
             chosen = of(runs, method, task)
             row: Row = {"task": task, "method": method, "runs": len(chosen)}
-            row["env_steps"] = max(run.last["env_steps"] for run in chosen)
-            for score in SCORES:
+            for score in ("env_steps", *SCORES):
                 values = [run.last[score] for run in chosen if score in run.last]
                 row[score] = Interval(middle(values), min(values), max(values)) if values else None
-            row["seconds"] = middle(run.seconds for run in chosen)
+            row["seconds"] = typical_time(chosen)
             rows.append(row)
     return rows
 

@@ -6,6 +6,7 @@ import csv
 import math
 import os
 import platform
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 from functools import partial
@@ -17,8 +18,16 @@ import torch
 from matplotlib.figure import Figure
 
 from lit_awm.analysis import report_figures as figures
-from lit_awm.analysis.comparison import aggregate, final_scores, improvements, methods_of, shared_tasks, tasks_of
-from lit_awm.analysis.runs import Run, differences
+from lit_awm.analysis.comparison import (
+    aggregate,
+    by_length,
+    final_scores,
+    improvements,
+    methods_of,
+    shared_tasks,
+    tasks_of,
+)
+from lit_awm.analysis.runs import RECIPE, Run, differences
 from lit_awm.analysis.statistics import Interval
 
 PAGE = """<!doctype html>
@@ -56,6 +65,7 @@ pre {{ overflow-x: auto; background: var(--head); padding: .7rem; font-size: .85
 </body>
 </html>
 """
+ENOUGH = 5  # runs of a task, for a bootstrap
 NO_OPTIMUM = "No optimum is known for these tasks, so that scores are costs: no statistics over tasks."
 
 
@@ -93,12 +103,15 @@ def _sections(runs: Sequence[Run], folder: Path, title: str, command: str) -> It
     yield from _every_task(runs, folder)
     curves = partial(figures.learning_curves, runs, score)
     yield _figure("learning_curves", curves, folder, "Median over seeds, and their range.", "Learning curves")
-    if len({run.episode_length for run in runs}) > 1 and score == "regret":
+    if len({run.episode_length for run in runs}) > 1 and score == "regret" and by_length(runs):
         caption = "Interquartile mean over the systems that all share, with a 95 % interval."
         yield _figure("episode_length", partial(figures.length_figure, runs), folder, caption, "Length of episodes")
     if any(run.gradient_norms for run in runs):
         norms = partial(figures.gradient_norms, runs)
-        yield _figure("gradient_norms", norms, folder, "Before clipping, as logged.", "Norm of the policy's gradient")
+        caption = (
+            "Before clipping, as logged: of a policy in a world model, or of all that an agent without one trains."
+        )
+        yield _figure("gradient_norms", norms, folder, caption, "Norm of the gradient")
     differing = differences(runs)
     if differing:
         yield "<h2>What differs between the recipes</h2>"
@@ -106,8 +119,9 @@ def _sections(runs: Sequence[Run], folder: Path, title: str, command: str) -> It
         yield f"<details><summary>{_count(list(differing), 'setting')}</summary>{table}</details>"
     yield "<h2>Again</h2>"
     yield f"<p>This page:</p><pre>{escape(command)}</pre>"
-    yield "<p>A run goes on, or is made again in another folder, by its recipe:</p>"
-    recipes = "\n".join(f"lit-awm fit --config {run.folder / 'lit_awm_config.yaml'}" for run in runs[:10])
+    yield "<p>A run goes on by its recipe:</p>"
+    paths = (shlex.quote(str(run.folder / RECIPE)) for run in runs[:10])
+    recipes = "\n".join(f"lit-awm fit --config {path} --resume" for path in paths)
     more = f"\n... and {len(runs) - 10} more" if len(runs) > 10 else ""
     yield f"<pre>{escape(recipes + more)}</pre>"
 
@@ -123,6 +137,8 @@ def _over_tasks(runs: Sequence[Run], folder: Path) -> Iterator[str]:
         f"<p>Regret over the {_count(shared, 'task')} that all methods share. Brackets are 95&nbsp;% intervals of a "
         "bootstrap that is stratified by task (Agarwal et al., 2021), which needs several runs of a task.</p>"
     )
+    if min(row["least_runs"] for row in rows) < ENOUGH:
+        yield f"<p>With fewer than {ENOUGH} runs of a task, as here, intervals are narrower than they should be.</p>"
     header = ["method", "interquartile mean", "median", "runs", "training time"]
     cells = [
         [row["method"], _estimate(row), _percent(row["median"]), row["runs"], _seconds(row["seconds"])] for row in rows
@@ -146,7 +162,7 @@ def _every_task(runs: Sequence[Run], folder: Path) -> Iterator[str]:
     header = ["task", "method", "runs", "environment steps", "cost", "regret", "gap", "training time"]
     cells = [
         [
-            *(row["task"], row["method"], row["runs"], f"{row['env_steps']:,.0f}"),
+            *(row["task"], row["method"], row["runs"], _range(row["env_steps"], "{:,.0f}".format)),
             *(_range(row["cost"], _number), _range(row["regret"], _percent), _range(row["gap"], _percent)),
             _seconds(row["seconds"]),
         ]

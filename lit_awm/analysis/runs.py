@@ -30,7 +30,8 @@ class Run:
         seed: Of everything that is random.
         settings: The recipe by the names of its settings, without those of the task and of the run itself.
         evaluations: Of each one ``env_steps``, ``cost``, and where the optimum is known ``regret`` and ``gap``.
-        gradient_norms: Environment steps and norm of the policy's gradient, of every row of the log that has one.
+        gradient_norms: Environment steps at the evaluation that follows, and norm of the gradient: of the policy in a
+            world model, or of all that an agent without one trains. Of every row of the log that has one.
         seconds: Training time; NaN where it was not logged.
         method: What the run is called in comparisons.
     """
@@ -60,11 +61,17 @@ class Run:
         """Eight letters that tell settings apart."""
         return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:8]
 
+    def agrees(self, other: Run, name: str) -> bool:
+        """Tell whether a setting is the same, or for both the length of their own episodes."""
+        ours, theirs = self.settings.get(name, ""), other.settings.get(name, "")
+        return ours == theirs or (ours, theirs) == (str(self.episode_length), str(other.episode_length))
+
 
 def find_runs(paths: Iterable[Path]) -> list[Run]:
     """Return the runs in some folders and below them that were evaluated at least once, each with its method's name.
 
-    Methods are named after the model; where one name would stand for different settings it is numbered.
+    Methods are named after the model; where one name would stand for different settings it is numbered. Of several runs
+    of the same method, task and seed, as where one was begun anew, the one that went furthest counts.
 
     Raises:
         ValueError: If a path is no folder, or there is no such run below it, or what is there cannot be read.
@@ -81,48 +88,58 @@ def find_runs(paths: Iterable[Path]) -> list[Run]:
                 "evaluation. They are written by `lit-awm fit` with the logger of the recipes."
             )
         runs += found
-    unique = list({run.folder.resolve(): run for run in runs}.values())
-    _name_methods(unique)
-    return unique
+    _name_methods(runs)
+    furthest: dict[tuple[str, str, int], Run] = {}
+    for run in runs:
+        key = run.method, run.task, run.seed
+        if key not in furthest or run.last["env_steps"] >= furthest[key].last["env_steps"]:
+            furthest[key] = run
+    return list(furthest.values())
 
 
 def read_run(folder: Path) -> Run:
     """Return the run of a folder.
 
     Raises:
-        ValueError: If its recipe or its log cannot be read.
+        ValueError: If its recipe or its log cannot be read, or its last scores are not finite.
     """
     try:
         recipe = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))
         data = recipe["data"]["init_args"]
         length, seed = data["episode_length"], recipe["seed_everything"]
+        trees = {key: recipe[key] for key in ("trainer", "model", "data")}
+        env = data["env"] + "".join(
+            f", {name} {value}" for name, value in sorted((data.get("env_options") or {}).items())
+        )
         rows = _read_log(folder / LOG)
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{folder} must hold a run of a recipe with an environment, and does not: {error!r}"
-        ) from error
-    settings = {
-        name: "episode_length" if value == length and isinstance(value, int) else str(value)
-        for name, value in flatten({key: recipe[key] for key in ("trainer", "model", "data")})
-        if not name.startswith((*OF_TASK, *OF_RUN))
-    }
+        raise ValueError(f"{folder} must hold a run of a recipe with an environment: {error!r}") from error
+    settings = {name: str(value) for name, value in flatten(trees) if not name.startswith((*OF_TASK, *OF_RUN))}
     names = {"env_steps": "env_steps", "eval/cost": "cost", "eval/regret": "regret", "eval/gap": "gap"}
     evaluations = [
-        {short: row[name] for name, short in names.items() if name in row} for row in rows if "eval/cost" in row
+        {short: row[name] for name, short in names.items() if name in row}
+        for row in rows
+        if "eval/cost" in row and "env_steps" in row
     ]
+    if evaluations and not all(map(math.isfinite, evaluations[-1].values())):
+        raise ValueError(f"{folder} must have finite scores, got {evaluations[-1]}. Leave the run out.")
     times = [row["time/elapsed_s"] for row in rows if "time/elapsed_s" in row]
     norms = list(_gradient_norms(rows))
-    env_options = data.get("env_options") or {}
-    env = data["env"] + "".join(f", {name} {value}" for name, value in sorted(env_options.items()))
     return Run(folder, env, length, seed, settings, evaluations, norms, times[-1] if times else math.nan)
 
 
 def differences(runs: Iterable[Run]) -> dict[str, dict[str, str]]:
     """Return the settings in which methods differ: for each setting what it is for each method, "" where it is not."""
-    methods = {run.method: run.settings for run in runs}
-    names = sorted({name for settings in methods.values() for name in settings})
-    table = {name: {method: settings.get(name, "") for method, settings in methods.items()} for name in names}
-    return {name: row for name, row in table.items() if len(set(row.values())) > 1}
+    methods: dict[str, Run] = {}
+    for run in runs:
+        methods.setdefault(run.method, run)
+    first = next(iter(methods.values()))
+    names = sorted({name for run in methods.values() for name in run.settings})
+    return {
+        name: {method: run.settings.get(name, "") for method, run in methods.items()}
+        for name in names
+        if not all(run.agrees(first, name) for run in methods.values())
+    }
 
 
 def _read_log(path: Path) -> list[dict[str, float]]:
@@ -133,28 +150,35 @@ def _read_log(path: Path) -> list[dict[str, float]]:
 
 
 def _gradient_norms(rows: list[dict[str, float]]) -> Iterator[tuple[float, float]]:
-    """Yield each gradient norm with the steps at the evaluation that follows."""
+    """Yield each gradient norm with the steps at the evaluation that follows, or the last one if none does."""
     pending: list[float] = []
+    steps = 0.0
     for row in rows:
         norm = row.get("policy/grad_norm", row.get("agent/grad_norm"))
         if norm is not None:
             pending.append(norm)
         if "env_steps" in row:
-            yield from ((row["env_steps"], each) for each in pending)
+            steps = row["env_steps"]
+            yield from ((steps, each) for each in pending)
             pending = []
+    yield from ((steps, each) for each in pending)
 
 
 def _name_methods(runs: list[Run]) -> None:
-    settings: dict[str, list[str]] = {}
+    kinds: dict[str, list[Run]] = {}  # the first run of each method, by name
     for run in runs:
         run.method = _model_name(run.settings)
-        digests = settings.setdefault(run.method, [])
-        if run.digest not in digests:
-            digests.append(run.digest)
+        known = kinds.setdefault(run.method, [])
+        if not any(_is_same(run, each) for each in known):
+            known.append(run)
     for run in runs:
-        digests = settings[run.method]
-        if len(digests) > 1:
-            run.method += f" {digests.index(run.digest) + 1}"
+        known = kinds[run.method]
+        if len(known) > 1:
+            run.method += f" {1 + next(i for i, each in enumerate(known) if _is_same(run, each))}"
+
+
+def _is_same(run: Run, other: Run) -> bool:
+    return all(run.agrees(other, name) for name in run.settings.keys() | other.settings.keys())
 
 
 def _model_name(settings: dict[str, str]) -> str:

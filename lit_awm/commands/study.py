@@ -6,15 +6,28 @@ import argparse
 import itertools
 import json
 import os
+import re
+import shlex
+import sys
 from pathlib import Path
 
 from lit_awm.analysis.report import write_report
 from lit_awm.analysis.runs import find_runs
 from lit_awm.commands.output import folder_to_write
 from lit_awm.commands.subjects import parse_list
-from lit_awm.studies.benchmark import AGENTS, METHODS, REFERENCES, SYSTEMS, WARMUP, Job, as_markdown, run_study
+from lit_awm.studies.benchmark import (
+    AGENTS,
+    METHODS,
+    REFERENCES,
+    STEPS,
+    SYSTEMS,
+    WARMUP,
+    Job,
+    as_markdown,
+    round_down,
+    run_study,
+)
 
-STEPS = 100  # of an episode, for which the budget of environment steps is stated
 NAMES = [*METHODS, *REFERENCES]
 DEFAULT = ",".join(["actions", *AGENTS, *REFERENCES])
 
@@ -35,7 +48,7 @@ def main(arguments: list[str]) -> int:
         "--env-steps",
         type=int,
         default=5000,
-        help="environment steps of a run, at 100 steps an episode; longer episodes are as many (default: 5000)",
+        help="most environment steps of a run, at 100 steps an episode; longer episodes are as many (default: 5000)",
     )
     cores = os.cpu_count() or 1
     parser.add_argument("--jobs", type=int, default=cores, help=f"runs side by side (default: {cores}, the cores)")
@@ -44,14 +57,16 @@ def main(arguments: list[str]) -> int:
     options, more = parser.parse_known_args(arguments)
     methods = parse_list(parser, options.methods, "methods", NAMES)
     systems = parse_list(parser, options.systems, "systems", SYSTEMS)
-    if not all(length.isdigit() and int(length) > 0 for length in options.lengths.split(",")):
+    if not re.fullmatch(r"0*[1-9][0-9]*(,0*[1-9][0-9]*)*", options.lengths):
         parser.error(f"lengths must be whole numbers from 1 on, with commas between them, got {options.lengths!r}.")
     for name, least in (("seeds", 1), ("jobs", 1), ("env_steps", STEPS * (WARMUP + 4))):
         if getattr(options, name) < least:
             parser.error(f"{name} must be at least {least}, got {getattr(options, name)}.")
     if stray := [word for word in more if not word.startswith("--") or "=" not in word]:
         parser.error(f"options of `lit-awm fit` must be written as --name=value, got {stray[0]}.")
-    lengths = [int(length) for length in options.lengths.split(",")]
+    if REFERENCES.keys() & set(methods) and any(word.startswith("--data.env_options") for word in more):
+        parser.error(f"methods must not hold {', '.join(REFERENCES)} with --data.env_options, which are not for them.")
+    lengths = list(dict.fromkeys(map(int, options.lengths.split(","))))
     jobs = [
         Job(method, *which, seed)
         for method in methods
@@ -60,20 +75,22 @@ def main(arguments: list[str]) -> int:
     ]
     if not options.json:
         print(f"{len(jobs)} runs on the CPU, {options.jobs} side by side, one thread each: {options.out}")  # noqa: T201
-    return _run(jobs, options, more, "lit-awm study " + " ".join(arguments))
+    return _run(jobs, options, more, shlex.join(["lit-awm", "study", *arguments]))
 
 
 def _run(jobs: list[Job], options: argparse.Namespace, more: list[str], command: str) -> int:
-    episodes = options.env_steps // STEPS
+    episodes = round_down(options.env_steps)
     try:
-        rows = run_study(jobs, options.out, episodes, options.jobs, more, progress=not options.json)
-    except (RuntimeError, ValueError) as error:
+        rows, failed = run_study(jobs, options.out, episodes, options.jobs, more, progress=not options.json)
+    except ValueError as error:
         raise SystemExit(f"lit-awm study: {error}") from error
     table = "\n".join(as_markdown(rows))
     (options.out / "results.md").write_text(table + "\n", encoding="utf-8")
-    runs = [job.folder(options.out) for job in jobs if job.method in METHODS]
+    runs = [job.folder(options.out) for job in jobs if job.method in METHODS and job not in failed]
     if runs:
         write_report(find_runs(runs), Path(options.out), "Methods on the Myriad testbed", command)
     files = {"results": str(options.out / "results.csv"), "report": str(options.out / "report.html") if runs else None}
     print(json.dumps({"rows": rows} | files) if options.json else f"{table}\n\nreport  {files['report']}")  # noqa: T201
-    return 0
+    for job in failed:
+        print(f"failed: {job.folder(options.out) / 'output.txt'}", file=sys.stderr)  # noqa: T201
+    return int(bool(failed))

@@ -12,11 +12,11 @@ from torch import Tensor
 from torchrl.checkpoint import GlobalRNGState
 from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, ReplayBuffer, SliceSampler
-from torchrl.objectives.value.functional import reward2go
 
 from lit_awm.checks import check_at_least, check_count
 from lit_awm.data.evaluation import EvaluationEpisodes
 from lit_awm.data.exploration import STEP, Exploration, tell_rewards
+from lit_awm.data.returns import add_returns
 from lit_awm.envs import KnownReward, KnownStep, load_optimum, make_env
 from lit_awm.envs.simulators import SimulatorEnv
 from lit_awm.loops import AlternatingLoop
@@ -25,7 +25,7 @@ from lit_awm.models import Policy
 TRAJECTORY = ("collector", "traj_ids")
 EVALUATION_SEED = 2**31 - 1
 STORED = ("observation", "action", "is_init", TRAJECTORY, ("next", "observation"), ("next", "reward"))
-STORED_FOR_AGENTS = ("return_to_go", ("next", "terminated"))
+STORED_FOR_AGENTS = ("return_to_go", "episode_return", ("next", "terminated"))
 DRAWN_AT_ONCE = 10  # batches of trajectories, since to draw one takes nearly as long
 
 ImagineFrom = Literal["start", "anywhere"]
@@ -179,7 +179,14 @@ class ExperienceDataModule(LightningDataModule):
         self.phases = getattr(self.trainer.lightning_module, "phases", ("world_model",))
         if stage != "fit":
             return
+        is_for_agent = "agent" in self.phases
         if self.collector is not None:  # a further fit goes on with the experience of those before
+            if is_for_agent != ("return_to_go" in self.stored):
+                raise ValueError(
+                    "data must be fitted again by a module of the same kind, got "
+                    f"{type(self.trainer.lightning_module).__name__}: an agent without a world model needs more of "
+                    "every step than other modules. Make a new datamodule."
+                )
             self.exploration.policy = self.policy
             return
         self.env.set_seed(self.seed)
@@ -192,7 +199,6 @@ class ExperienceDataModule(LightningDataModule):
             reset_at_each_iter=True,
             auto_register_policy_transforms=False,
         )
-        is_for_agent = "agent" in self.phases
         self.stored = STORED + STORED_FOR_AGENTS if is_for_agent else STORED
         batch_size = self.agent_batch_size if is_for_agent else self.world_model_batch_size
         self.buffer = ReplayBuffer(
@@ -243,9 +249,7 @@ class ExperienceDataModule(LightningDataModule):
                 episodes = next(iter(self.collector))
             self._check_episodes(episodes)
             if "return_to_go" in self.stored:
-                done = episodes["next", "done"].clone()
-                done[:, -1] = True  # where a round ends, so does what is known
-                episodes["return_to_go"] = reward2go(episodes["next", "reward"], done, gamma=1.0)
+                add_returns(episodes)
             rows = episodes.select(*self.stored).reshape(-1).clone()
             self.buffer.extend(rows)
             self.segments.append({"first": self.env_steps, "rows": rows.flatten_keys(".").to_dict()})

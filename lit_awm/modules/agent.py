@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -16,12 +16,12 @@ from lit_awm.models.standardizer import Standardizer
 from lit_awm.modules.optimization import build_optimizer, check_optimizer, log_evaluation, prefixed
 
 
-class AgentModule(LightningModule):
+class AgentModule(LightningModule, ABC):
     """An agent that learns from recorded trajectories and from nothing else, under a stock Trainer.
 
     A batch is a ``TensorDict`` ``(B, H)`` with ``observation``, ``action`` and ``next``: ``observation``, ``reward``,
-    ``terminated``; and with ``is_init``, and ``return_to_go``, what was earned from each step on. The first batch ever
-    seen sets the standardisation of states and the unit of rewards.
+    ``terminated``; and with ``return_to_go`` and ``episode_return``, see :func:`~lit_awm.data.returns.add_returns`. The
+    first batch ever seen sets the standardisation of states and the unit of rewards.
 
     Args:
         policy: The policy that collects experience, is optimised and evaluated.

@@ -76,6 +76,7 @@ class DecisionTransformerPolicy(Policy):
             **{"n_positions": 3 * context_length, "activation": "relu", "resid_pdrop": dropout, "attn_pdrop": dropout},
         }
         self.actor = OnlineDTActor(state_dim, action_dim, config)
+        self.actor.transformer.transformer.drop.p = dropout  # of the embeddings, which the configuration leaves out
         self._memory: tuple[Tensor, Tensor, Tensor] | None = None
 
     @torch.no_grad()
@@ -121,8 +122,7 @@ class OnlineDTModule(AgentModule):
     The policy learns to do what was done in recorded trajectories, given what they earned from then on; hence every
     trajectory is an example of how to earn what it did. It acts as if it were to earn somewhat more than the best so
     far. Its entropy is kept above a target by a weight that is learned. A batch is one of
-    :class:`~lit_awm.modules.agent.AgentModule` with ``return_to_go`` and ``is_init``; give the data the policy's
-    ``context_length`` as ``slice_length``.
+    :class:`~lit_awm.modules.agent.AgentModule`; give the data the policy's ``context_length`` as ``slice_length``.
 
     Args:
         state_dim: Size ``S`` of a state; the command line takes it from the data.
@@ -137,7 +137,8 @@ class OnlineDTModule(AgentModule):
             data.
 
     Raises:
-        ValueError: If an argument is out of its range, or the policy is of another kind.
+        ValueError: If an argument is out of its range, the policy is of another kind, or, when a fit begins, the data
+            has slices of another length.
     """
 
     best_return: Tensor
@@ -177,12 +178,11 @@ class OnlineDTModule(AgentModule):
 
     def fit_statistics(self, batch: TensorDict) -> None:
         """Set the standardisation from the first batch; keep the best return, and with it the target, up to date."""
-        scaler, begins = self._policy.return_scaler, batch["is_init"].squeeze(-1)
+        scaler = self._policy.return_scaler
         if not scaler.is_fitted:
             scaler.fit(batch["return_to_go"])
         super().fit_statistics(batch)
-        if begins.any():
-            self.best_return.copy_(torch.maximum(self.best_return, batch["return_to_go"][begins].max()))
+        self.best_return.copy_(torch.maximum(self.best_return, batch["episode_return"].max()))
         if self.best_return.isfinite():
             self._policy.target_return.copy_(self.best_return + self.optimism * scaler.scale[0])
 
@@ -191,11 +191,31 @@ class OnlineDTModule(AgentModule):
         assert isinstance(self.policy, DecisionTransformerPolicy)
         return self.policy
 
+    def _check_length(self, slice_length: int) -> None:
+        if slice_length != self._policy.context_length:
+            raise ValueError(
+                f"slice_length must be the policy's context_length {self._policy.context_length}, got {slice_length}: "
+                "the transformer learns the positions that it will act at. Set one as the other."
+            )
+
+    def setup(self, stage: str) -> None:
+        slice_length = getattr(getattr(self.trainer, "datamodule", None), "slice_length", None)
+        if stage == "fit" and slice_length is not None:
+            self._check_length(slice_length)
+
     def loss_and_metrics(self, batch: TensorDict) -> tuple[Tensor, dict[str, Tensor]]:
         """Return minus the likelihood of the recorded actions and minus the weighted entropy, and these parts.
 
-        The loss of the entropy's weight, which reaches nothing else, is part of the sum.
+        The loss of the entropy's weight, which reaches nothing else, is part of the sum. Trajectories of episodes of
+        which nobody knows what they would have earned do not count.
+
+        Raises:
+            ValueError: If trajectories are not as long as the policy's context.
         """
+        self._check_length(batch.shape[1])
+        batch = batch[batch["episode_return"].isfinite().all(dim=1).squeeze(-1)]
+        if not len(batch):
+            return sum(parameter.sum() * 0 for parameter in self.trained_parameters()), {}  # type: ignore[return-value]
         read = TensorDict(
             {
                 "observation": self.policy.state_scaler(batch["observation"]),

@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import date
@@ -24,6 +25,7 @@ from lit_awm.envs import load_optimum, myriad
 from lit_awm.recipes import FAMILIES, options_of
 
 SYSTEMS = [getattr(myriad, name).name for name in myriad.__all__]
+STEPS = 100  # of an episode, for which a budget of environment steps is stated
 WARMUP = 12  # episodes with random controls, the same for every method
 PACKAGES = ("lit-awm", "torch", "lightning", "torchrl", "tensordict")
 CLI = (sys.executable, "-m", "lit_awm.cli")
@@ -88,66 +90,90 @@ class Job(NamedTuple):
 
 def run_study(
     jobs: Sequence[Job], out: Path, episodes: int, workers: int, options: Sequence[str] = (), progress: bool = True
-) -> list[Row]:
-    """Run all jobs that have not ended before, and return the rows of all that have ended now; ``results.csv`` too.
+) -> tuple[list[Row], list[Job]]:
+    """Run all jobs that have not ended before; ``results.csv`` grows as they end.
 
     Args:
         jobs: What to run.
         out: Folder of all runs; the same folder again goes on where it was interrupted.
-        episodes: Real episodes of a run, at most.
+        episodes: Real episodes of a run, at most; see :func:`round_down`.
         workers: Runs side by side, each on one thread.
         options: Further options of ``lit-awm fit``, for all runs.
         progress: Whether to show a progress bar.
 
+    Returns:
+        The rows of all jobs that have ended, and the jobs that have failed; what those said is in ``output.txt`` of
+        their folders.
+
     Raises:
-        ValueError: If the folder holds a study with another number of episodes or other options.
-        RuntimeError: If runs have failed, when all others have ended; the message names them and their output.
+        ValueError: If the folder holds a study with another number of episodes, other options or other versions.
     """
     out.mkdir(parents=True, exist_ok=True)
-    _check_settings(out, {"episodes": episodes, "options": sorted(options)})
+    _check_settings(out, {"episodes": episodes, "options": sorted(options), "versions": _versions()})
     todo, failed = [job for job in jobs if not (job.folder(out) / RESULT).is_file()], list[Job]()
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers) as pool, tqdm(total=len(jobs), desc="runs", disable=not progress) as bar:
+        bar.update(len(jobs) - len(todo))
         futures = {pool.submit(_run, job, out, episodes, options): job for job in todo}
-        with tqdm(total=len(jobs), initial=len(jobs) - len(todo), desc="runs", disable=not progress) as bar:
+        try:
             for future in as_completed(futures):
                 if not future.result():
                     failed.append(futures[future])
                 bar.update()
                 bar.set_postfix_str(" ".join(map(str, futures[future])))
                 _write_table(out, jobs)
-    rows = _write_table(out, jobs)
-    if failed:
-        names = "\n".join(f"  {job.folder(out) / 'output.txt'}" for job in sorted(failed))
-        raise RuntimeError(f"{len(failed)} of {len(jobs)} runs have failed; what they said is in\n{names}")
-    return rows
+        except BaseException:  # as when the user stops it: begin no further run
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return _write_table(out, jobs), sorted(failed)
+
+
+def round_down(env_steps: int) -> int:
+    """Return as many episodes of 100 steps as every method can collect within some environment steps."""
+    largest = max(method.num_envs for method in METHODS.values())
+    return WARMUP + max(0, env_steps // STEPS - WARMUP) // largest * largest
+
+
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def _check_settings(out: Path, settings: dict[str, Any]) -> None:
     """Keep what all runs of a folder have in common, and reject what would mix runs that do not."""
     path = out / "study.json"
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else settings
+    if not path.is_file() and any(out.glob(f"*/*/*/{RESULT}")):
+        raise ValueError(f"out must be a new folder, got {out}: it has results of which nobody knows how they came.")
     if before != settings:
-        words = "; ".join(f"{name} {before[name]} before, {settings[name]} now" for name in settings)
+        differing = [name for name in settings if before.get(name) != settings[name]]
+        words = "; ".join(f"{name} {before.get(name)} before, {settings[name]} now" for name in differing)
         raise ValueError(f"out must be a new folder for other settings, got {out}: {words}.")
     write_atomically(path, json.dumps(settings).encode())
 
 
 def _run(job: Job, out: Path, episodes: int, options: Sequence[str]) -> bool:
-    """Run a job in a process of its own, write its row, and tell whether it ended well."""
+    """Do a job, write its row, and tell whether it ended well; what goes wrong is told in its output."""
     folder = job.folder(out)
     folder.mkdir(parents=True, exist_ok=True)
-    if job.method in REFERENCES:
-        write_atomically(folder / RESULT, json.dumps(_refer(job)).encode())
-        return True
+    try:
+        row = _refer(job, out) if job.method in REFERENCES else _fit(job, out, episodes, options)
+        write_atomically(folder / RESULT, json.dumps(row).encode())
+    except Exception:  # of one job, which is not to end the others
+        with (folder / "output.txt").open("a", encoding="utf-8") as output:
+            traceback.print_exc(file=output)
+        return False
+    return True
+
+
+def _fit(job: Job, out: Path, episodes: int, options: Sequence[str]) -> Row:
+    """Fit in a process of its own, or go on with that, and return the row."""
     command = job.command(out, episodes, options)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
-    with (folder / "output.txt").open("ab") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+    with (job.folder(out) / "output.txt").open("ab") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=_environment())
         memory = _wait(process)
     if process.returncode != 0:
-        return False
-    (run,) = find_runs([folder])
-    row: Row = {
+        raise RuntimeError(f"lit-awm fit has ended with status {process.returncode}")
+    (run,) = find_runs([job.folder(out)])
+    return {
         **job._asdict(),
         **run.last,
         "train_seconds": run.seconds,
@@ -155,17 +181,20 @@ def _run(job: Job, out: Path, episodes: int, options: Sequence[str]) -> bool:
         "recipe": run.digest,
         "cpu": f"{platform.machine()}, {os.cpu_count()} cores",
         "date": f"{date.today():%Y-%m-%d}",
-        **{name: importlib.metadata.version(name) for name in PACKAGES},
+        **_versions(),
     }
-    write_atomically(folder / RESULT, json.dumps(row).encode())
-    return True
 
 
-def _refer(job: Job) -> Row:
+def _environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def _refer(job: Job, out: Path) -> Row:
     """Return the row of a reference; without a cost where the optimum of so long episodes is not stored."""
     optimum, cost = load_optimum(job.system, episode_length=job.episode_length), None
     if job.method == "receding":
-        found = subprocess.run(job.command(Path(), 0), capture_output=True, text=True, check=True)
+        command = job.command(out, 0)
+        found = subprocess.run(command, capture_output=True, text=True, check=True, env=_environment())
         cost = json.loads(found.stdout)["cost"]
     elif optimum is not None:
         costs = {"random": optimum.random_cost, "constant": optimum.constant_cost, "optimum": optimum.cost}
@@ -212,7 +241,7 @@ def as_markdown(rows: Sequence[Row]) -> Iterator[str]:
     for row in rows:
         groups.setdefault((row["system"], row["episode_length"], row["method"]), []).append(row)
     for (system, length, method), runs in sorted(groups.items()):
-        cells = [system, length, method, len(runs), f"{runs[0]['env_steps']:,.0f}", _spread(runs, "cost", ".6g")]
+        cells = [system, length, method, len(runs), _spread(runs, "env_steps", ",.0f"), _spread(runs, "cost", ".6g")]
         cells += [_spread(runs, "regret", ".2%"), _spread(runs, "gap", ".1%")]
         cells += [_spread(runs, "train_seconds", ".0f", " s"), _spread(runs, "peak_memory_mb", ".0f", " MB")]
         yield "| " + " | ".join(map(str, cells)) + " |"

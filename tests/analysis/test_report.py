@@ -68,6 +68,30 @@ def test_seed_and_length_of_episodes_make_no_other_method(root: Path) -> None:
     assert differences(find_runs([root / "theirs"])) == {}
 
 
+def test_a_number_that_happens_to_be_the_length_makes_no_other_method(tmp_path: Path) -> None:
+    model = {"class_path": "lit_awm.modules.SACModule", "init_args": {"updates": 100}}
+    for length in (100, 200):
+        write_run(tmp_path, model, "harvest", 0, [0.1], length)
+    runs = find_runs([tmp_path])
+    assert {run.method for run in runs} == {"SAC"}
+    assert differences(runs) == {}
+
+
+def test_of_a_run_that_was_begun_anew_the_furthest_counts(root: Path) -> None:
+    def told() -> list[tuple[str, str, int, float]]:
+        return sorted((run.method, run.task, run.seed, run.last["regret"]) for run in find_runs([root]))
+
+    before = told()
+    write_run(root / "again", SAC, "harvest", 0, [0.9])
+    assert told() == before
+
+
+def test_scores_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, SAC, "harvest", 0, [float("nan")])
+    with pytest.raises(ValueError, match="must have finite scores, got .*nan.* Leave the run out"):
+        find_runs([folder])
+
+
 def test_the_tables_hold_the_last_scores(root: Path) -> None:
     runs = find_runs([root])
     assert shared_tasks(runs) == ["bioreactor, 100 steps", "harvest, 100 steps", "harvest, 1000 steps"]
@@ -161,6 +185,7 @@ def test_folders_without_runs_are_named(tmp_path: Path, capsys: pytest.CaptureFi
         assert words in capsys.readouterr().err
     broken = tmp_path / "broken"
     broken.mkdir()
-    (broken / "lit_awm_config.yaml").write_text("a: b")
-    with pytest.raises(ValueError, match="broken must hold a run of a recipe"):
-        find_runs([tmp_path])
+    for text in ("a: b", "seed_everything: 0\ndata: {init_args: {episode_length: 3}}", "[", "- 1"):
+        (broken / "lit_awm_config.yaml").write_text(text)
+        with pytest.raises(ValueError, match="broken must hold a run of a recipe"):
+            find_runs([tmp_path])

@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer
 
 from lit_awm.data import ExperienceDataModule
 from lit_awm.models import ActionsWorldModel, CausalTransformer
-from lit_awm.modules import WorldModelModule
+from lit_awm.modules import SACModule, WorldModelModule
 
 SMALL: dict[str, Any] = {
     "episode_length": 10,
@@ -220,3 +220,11 @@ def test_overfitting_a_batch_is_refused(make_trainer: Callable[..., Trainer]) ->
 def test_bad_arguments_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         ExperienceDataModule(**(SMALL | options))
+
+
+def test_agents_and_world_models_need_data_of_their_own(make_trainer: Callable[..., Trainer]) -> None:
+    data = ExperienceDataModule("bear_populations", **(SMALL | {"slice_length": 2, "agent_updates": 2}))
+    model = ActionsWorldModel(data.state_dim, data.action_dim, CausalTransformer(8, 1, 1, 10))
+    make_trainer(max_epochs=1).fit(WorldModelModule(model), data)
+    with pytest.raises(ValueError, match="a module of the same kind, got SACModule.*Make a new datamodule"):
+        make_trainer(max_epochs=1).fit(SACModule(data.state_dim, data.action_dim), data)

@@ -7,10 +7,10 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from lit_awm.data import ExperienceDataModule
-from lit_awm.models import TanhNormalPolicy
+from lit_awm.models import MarkovWorldModel, TanhNormalPolicy
 
 pytest.importorskip("transformers")
-from lit_awm.modules import DecisionTransformerPolicy, OnlineDTModule
+from lit_awm.modules import DecisionTransformerPolicy, OnlineDTModule, PolicyModule
 
 CONTEXT = 4
 NO_NEWS = torch.tensor([[False], [False]])
@@ -70,20 +70,53 @@ def make_batch() -> TensorDict:
     after = {"observation": torch.randn(8, CONTEXT, 3), "reward": torch.randn(8, CONTEXT, 1)}
     after["terminated"] = torch.zeros(8, CONTEXT, 1, dtype=torch.bool)
     now = {"observation": torch.randn(8, CONTEXT, 3), "action": (2 * torch.rand(8, CONTEXT, 2) - 1).round(decimals=1)}
-    now |= {"return_to_go": torch.randn(8, CONTEXT, 1), "is_init": torch.zeros(8, CONTEXT, 1, dtype=torch.bool)}
-    now["is_init"][:2, 0] = True
+    now |= {"return_to_go": torch.randn(8, CONTEXT, 1), "episode_return": torch.zeros(8, CONTEXT, 1)}
     return TensorDict({**now, "next": TensorDict(after, [8, CONTEXT])}, [8, CONTEXT])
 
 
 def test_the_target_is_somewhat_above_the_best_episode_so_far() -> None:
     module, batch = make_module(), make_batch()
-    batch["return_to_go"][:2, 0] = torch.tensor([[3.0], [7.0]])
-    batch["return_to_go"][5, 1] = 100.0  # of no whole episode
+    batch["episode_return"][:3] = torch.tensor([3.0, 7.0, -torch.inf]).view(3, 1, 1)
     module.fit_statistics(batch)
     scale = module.policy.return_scaler.scale[0]  # type: ignore[union-attr]
     assert module.policy.target_return == pytest.approx(7 + 0.5 * scale.item())
     module.fit_statistics(make_batch())
     assert module.best_return == 7
+
+
+def test_episodes_of_unknown_return_teach_nothing() -> None:
+    module, batch = make_module().eval(), make_batch()
+    module.fit_statistics(batch)
+    torch.manual_seed(0)
+    expected = module.loss(batch[:3])
+    batch["episode_return"][3:] = -torch.inf
+    torch.manual_seed(0)
+    assert torch.equal(module.loss(batch), expected)
+    batch["episode_return"][:] = -torch.inf
+    module.loss(batch).backward()
+    assert not any(parameter.grad.any() for parameter in module.trained_parameters() if parameter.grad is not None)
+
+
+def test_without_dropout_nothing_is_dropped() -> None:
+    policy = DecisionTransformerPolicy(3, 2, CONTEXT, 16, 1, 2, dropout=0.0).train()
+    context = torch.randn(2, CONTEXT, 3), torch.randn(2, CONTEXT, 2), torch.randn(2, CONTEXT, 1)
+    assert torch.equal(policy.actor(*context)[0], policy.actor(*context)[0])
+
+
+def test_slices_must_be_as_long_as_the_context() -> None:
+    module = make_module()
+    words = "slice_length must be the policy's context_length 4, got 10"
+    with pytest.raises(ValueError, match="slice_length must be the policy's context_length 4, got 3"):
+        module.loss(make_batch()[:, :3])
+    data = ExperienceDataModule("bear_populations", episode_length=10, num_envs=2, warmup_episodes=2, agent_updates=3)
+    module = OnlineDTModule(data.state_dim, data.action_dim, policy=make_policy)
+    with pytest.raises(ValueError, match=words):
+        Trainer(accelerator="cpu", logger=False, enable_checkpointing=False).fit(module, data)
+
+
+def test_it_cannot_be_imagined() -> None:
+    with pytest.raises(ValueError, match="must act on the state alone to be imagined, got DecisionTransformerPolicy"):
+        PolicyModule(make_policy(), MarkovWorldModel(3, 2))
 
 
 def test_the_loss_is_finite_at_the_bounds_and_trains_the_policy_that_acts() -> None:
@@ -112,8 +145,8 @@ def test_it_learns_under_a_stock_trainer_and_what_was_earned_is_relabelled() -> 
     rows = data.buffer[: len(data.buffer)].reshape(4, 10)
     expected = rows["next", "reward"].flip(1).cumsum(1).flip(1)
     torch.testing.assert_close(rows["return_to_go"], expected)
-    best = expected[:, 0].max().item()
-    assert module.best_return.item() <= best + 1e-6
+    torch.testing.assert_close(rows["episode_return"], expected[:, :1].expand(-1, 10, -1))
+    assert module.best_return.item() == pytest.approx(expected[:, 0].max().item())
     fresh = OnlineDTModule(data.state_dim, data.action_dim, policy=make_policy, clock_step=data.clock_step)
     fresh.load_state_dict(module.state_dict())
     state = data.draw_initial_states(2)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from lit_awm.cli import main
-from lit_awm.studies.benchmark import METHODS, REFERENCES, SYSTEMS, Job, as_markdown
+from lit_awm.studies import benchmark
+from lit_awm.studies.benchmark import METHODS, REFERENCES, SYSTEMS, Job, as_markdown, round_down, run_study
 
 TINY = [
     *("--data.world_model_updates=1", "--data.policy_updates=1", "--data.agent_updates=1"),
@@ -24,11 +25,11 @@ def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_every_method_has_as_many_episodes() -> None:
+def test_every_method_has_the_same_number_of_episodes() -> None:
     for name, method in METHODS.items():
-        words = dict(word.split("=", 1) for word in Job(name, "harvest", 200, 3).command(Path("x"), 50) if "=" in word)
-        iterations = int(words["--trainer.max_epochs"])
-        assert 50 - method.num_envs < 12 + method.num_envs * (iterations - 1) <= 50
+        command = Job(name, "harvest", 200, 3).command(Path("x"), round_down(5000))
+        words = dict(word.split("=", 1) for word in command if "=" in word)
+        assert 12 + method.num_envs * (int(words["--trainer.max_epochs"]) - 1) == 48
         assert (words["--data.episode_length"], words["--seed_everything"]) == ("200", "3")
 
 
@@ -71,10 +72,42 @@ def test_references_are_scored_by_the_optimum(capsys: pytest.CaptureFixture[str]
     assert rows["receding"]["cost"] == pytest.approx(-1.1993794222440242, rel=1e-5)  # found independently
 
 
-def test_failed_runs_are_named_when_all_others_have_ended() -> None:
-    with pytest.raises(SystemExit, match="1 of 1 runs have failed.*\n.*seed_0/output.txt"):
-        main([*COMMAND, "--methods", "sac", "--data.nothing=1"])
-    assert "data.nothing is no argument" in Path("runs/study/sac/bioreactor_10/seed_0/output.txt").read_text()
+def test_a_failed_run_is_named_and_does_not_hide_what_has_ended(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*COMMAND, "--methods", "sac,optimum", "--json", *TINY, "--model.nothing=1"]) == 1
+    out, err = capsys.readouterr()
+    assert [row["method"] for row in json.loads(out)["rows"]] == ["optimum"]
+    assert "failed: runs/study/sac/bioreactor_10/seed_0/output.txt" in err
+    assert "model.nothing is no argument" in Path("runs/study/sac/bioreactor_10/seed_0/output.txt").read_text()
+    assert Path("runs/study/results.md").is_file()
+
+
+def test_an_error_of_one_job_is_told_in_its_output_and_ends_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "_fit", lambda *_: (_ for _ in ()).throw(OSError("the disk is gone")))
+    jobs = [Job("sac", "harvest", 10, seed) for seed in range(2)] + [Job("optimum", "harvest", 100, 0)]
+    rows, failed = run_study(jobs, Path("out"), 16, 1, progress=False)
+    assert ([row["method"] for row in rows], failed) == (["optimum"], jobs[:2])
+    assert "the disk is gone" in (jobs[1].folder(Path("out")) / "output.txt").read_text()
+
+
+def test_a_study_that_is_stopped_begins_no_further_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[Job] = []
+
+    def stop(job: Job, *_: object) -> bool:
+        begun.append(job)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(benchmark, "_run", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_study([Job("sac", "harvest", 10, seed) for seed in range(50)], Path("out"), 16, 1, progress=False)
+    assert len(begun) < 50
+
+
+def test_results_of_unknown_origin_are_not_taken_over() -> None:
+    job = Job("optimum", "harvest", 100, 0)
+    run_study([job], Path("out"), 16, 1, progress=False)
+    Path("out/study.json").unlink()
+    with pytest.raises(ValueError, match="nobody knows how they came"):
+        run_study([job], Path("out"), 16, 1, progress=False)
 
 
 def test_a_table_has_the_median_over_seeds_with_the_range() -> None:
@@ -92,6 +125,8 @@ def test_a_table_has_the_median_over_seeds_with_the_range() -> None:
     [
         (["--methods", "sacc"], "sacc.*mean 'sac'"),
         (["--systems", "harvesd"], "harvesd.*mean 'harvest'"),
+        (["--lengths", "10,²"], "lengths must be whole numbers"),
+        (["--methods", "random", "--data.env_options={dt: 0.1}"], "methods must not hold random"),
         (["--lengths", "10,x"], "lengths must be whole numbers from 1 on, with commas between them, got '10,x'"),
         (["--seeds", "0"], "seeds must be at least 1, got 0"),
         (["--env-steps", "100"], "env_steps must be at least 1600, got 100"),
