@@ -133,6 +133,7 @@ class ExperienceDataModule(LightningDataModule):
         self.env_steps = self.longest_episode = 0
         self.segments: list[dict[str, Any]] = []  # what has been collected, as it was added to the buffer
         self._drawn: list[TensorDict] = []  # batches that are to be served next
+        self.stored: tuple[Any, ...] = STORED
         self.policy: Policy | None = None
         self.collector: Collector | None = None
         self.exploration: Exploration

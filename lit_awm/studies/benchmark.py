@@ -242,7 +242,7 @@ def as_markdown(rows: Sequence[Row]) -> Iterator[str]:
         groups.setdefault((row["system"], row["episode_length"], row["method"]), []).append(row)
     for (system, length, method), runs in sorted(groups.items()):
         cells = [system, length, method, len(runs), _spread(runs, "env_steps", ",.0f"), _spread(runs, "cost", ".6g")]
-        cells += [_spread(runs, "regret", ".2%"), _spread(runs, "gap", ".1%")]
+        cells += [_spread(runs, "regret", ".3%"), _spread(runs, "gap", ".2%")]
         cells += [_spread(runs, "train_seconds", ".0f", " s"), _spread(runs, "peak_memory_mb", ".0f", " MB")]
         yield "| " + " | ".join(map(str, cells)) + " |"
 

@@ -117,7 +117,7 @@ def test_a_table_has_the_median_over_seeds_with_the_range() -> None:
         for cost in (1.0, 5.0, 2.0)
     ]
     line = list(as_markdown(rows))[-1]
-    assert line == "| s | 10 | m | 3 | 5,000 | 2 (1 to 5) | 2.00% (1.00% to 5.00%) | - | 7 s | 500 MB |"
+    assert line == "| s | 10 | m | 3 | 5,000 | 2 (1 to 5) | 2.000% (1.000% to 5.000%) | - | 7 s | 500 MB |"
 
 
 @pytest.mark.parametrize(
