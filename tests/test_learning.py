@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,33 @@ from lit_awm.recipes import build, fit
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> dict[str, float]:
+@pytest.fixture(autouse=True)
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["lit-awm"])
-    assert main(["fit", "--config", "cancer_treatment"]) == 0
+
+
+def scores_of(capsys: pytest.CaptureFixture[str], name: str, *command: str) -> dict[str, float]:
+    """Return the scores of the last checkpoint of a run."""
+    assert main(["fit", *command]) == 0
     capsys.readouterr()
-    assert main(["evaluate", "runs/cancer_treatment/version_0/checkpoints/last.ckpt", "--json"]) == 0
+    assert main(["evaluate", f"runs/{name}/version_0/checkpoints/last.ckpt", "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 
 
-def test_the_cancer_recipe_is_almost_optimal_within_5000_steps(scores: dict[str, float]) -> None:
+def test_the_cancer_recipe_is_almost_optimal_within_5000_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    scores = scores_of(capsys, "cancer_treatment", "--config", "cancer_treatment")
     assert scores["env_steps"] <= 5000
     assert scores["regret"] <= 0.005
     assert scores["gap"] <= 0.05
+
+
+@pytest.mark.skipif(find_spec("gymnasium") is None, reason="needs gymnasium")
+def test_soft_actor_critic_swings_the_pendulum_up_within_8000_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    task = ["--data.env", "gym/Pendulum-v1", "--data.episode_length", "200", "--data.eval_episodes", "10"]
+    scores = scores_of(capsys, "gym/Pendulum-v1", "--config", "sac", *task, "--trainer.max_epochs", "29")
+    assert scores["env_steps"] <= 8000
+    assert scores["return"] >= -200  # about -1200 for random actions, about -150 for what has learned it
 
 
 @pytest.mark.parametrize("system", ["cancer_treatment", "van_der_pol"])
