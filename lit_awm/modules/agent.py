@@ -12,8 +12,7 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from lit_awm.models import Policy
-from lit_awm.models.standardizer import Standardizer
-from lit_awm.modules.optimization import build_optimizer, check_optimizer, log_evaluation, prefixed
+from lit_awm.modules.optimization import build_optimizer, log_evaluation, prefixed
 
 
 class AgentModule(LightningModule, ABC):
@@ -21,30 +20,23 @@ class AgentModule(LightningModule, ABC):
 
     A batch is a ``TensorDict`` ``(B, H)`` with ``observation``, ``action`` and ``next``: ``observation``, ``reward``,
     ``terminated``; and with ``return_to_go`` and ``episode_return``, see :func:`~lit_awm.data.returns.add_returns`. The
-    first batch ever seen sets the standardisation of states and the unit of rewards.
+    first batch ever seen sets the standardisation of states.
 
     Args:
         policy: The policy that collects experience, is optimised and evaluated.
-        clock_step: Advance per step of the clock at the end of the state, or None. With a clock the end of an episode
-            is a state like any other, after which nothing follows; without one an episode that is cut short counts as
-            if it went on (Pardo et al., 2018, arXiv:1712.00378).
+        optimizer: Makes the optimizer from the parameters.
+        scheduler: Makes the learning-rate schedule, stepped after every update.
     """
 
     phases = ("agent",)
     updates: Tensor
 
-    def __init__(self, policy: Policy, clock_step: float | None) -> None:
+    def __init__(
+        self, policy: Policy, optimizer: OptimizerCallable, scheduler: LRSchedulerCallable | None = None
+    ) -> None:
         super().__init__()
-        self.policy, self.clock_step = policy, clock_step
-        self.reward_scaler = Standardizer(1)
+        self.policy, self.optimizer, self.scheduler = policy, optimizer, scheduler
         self.register_buffer("updates", torch.tensor(0))
-        self.optimizer: OptimizerCallable
-        self.scheduler: LRSchedulerCallable | None
-
-    def take_optimizer(self, optimizer: OptimizerCallable, scheduler: LRSchedulerCallable | None) -> None:
-        """Keep what makes optimizer and schedule, after a check; to be called when there are parameters."""
-        check_optimizer(self.trained_parameters(), optimizer, scheduler)
-        self.optimizer, self.scheduler = optimizer, scheduler
 
     @property
     def behaviour_policy(self) -> Policy:
@@ -71,14 +63,6 @@ class AgentModule(LightningModule, ABC):
         """Set the standardisation from a batch, unless it has been set before."""
         if not self.policy.state_scaler.is_fitted:
             self.policy.state_scaler.fit(batch["observation"])
-            self.reward_scaler.fit(batch["next", "reward"])
-
-    def ends(self, batch: TensorDict) -> Tensor:
-        """Tell after which transitions nothing follows, ``(B, H, 1)``: the domain was left, or the clock ran out."""
-        terminated: Tensor = batch["next", "terminated"]
-        if self.clock_step is None:
-            return terminated
-        return terminated | (batch["next", "observation"][..., -1:] > 1 - self.clock_step / 2)
 
     def on_train_batch_start(self, batch: TensorDict, batch_idx: int) -> None:
         self.fit_statistics(batch)

@@ -17,7 +17,7 @@ from torchrl.objectives import OnlineDTLoss
 from lit_awm.checks import check_at_least, check_count
 from lit_awm.models import Policy, Standardizer
 from lit_awm.modules.agent import AgentModule
-from lit_awm.modules.optimization import default_optimizer
+from lit_awm.modules.optimization import check_optimizer, default_optimizer
 
 EDGE = 1 - 1e-6  # of recorded actions, at whose very bounds a squashed normal has no density
 
@@ -133,8 +133,6 @@ class OnlineDTModule(AgentModule):
         initial_entropy_weight: Weight of the entropy at first.
         optimizer: Makes the optimizer from the parameters of the policy and the entropy weight.
         scheduler: Makes the learning-rate schedule, stepped after every update.
-        clock_step: Advance per step of the clock at the end of the state, or None; the command line takes it from the
-            data.
 
     Raises:
         ValueError: If an argument is out of its range, the policy is of another kind, or, when a fit begins, the data
@@ -152,7 +150,6 @@ class OnlineDTModule(AgentModule):
         initial_entropy_weight: float = 0.1,
         optimizer: OptimizerCallable = default_optimizer,
         scheduler: LRSchedulerCallable | None = None,
-        clock_step: float | None = None,
     ) -> None:
         check_at_least(0, optimism=optimism)
         if not initial_entropy_weight > 0:
@@ -160,7 +157,7 @@ class OnlineDTModule(AgentModule):
         built = policy(state_dim, action_dim)
         if not isinstance(built, DecisionTransformerPolicy):
             raise ValueError(f"policy must be a DecisionTransformerPolicy, got {type(built).__name__}.")
-        super().__init__(built, clock_step)
+        super().__init__(built, optimizer, scheduler)
         self.optimism = optimism
         self.register_buffer("best_return", torch.tensor(-torch.inf))
         actor = ProbabilisticActor(
@@ -170,7 +167,7 @@ class OnlineDTModule(AgentModule):
             spec=Bounded(-1, 1, (action_dim,)),
         )
         self.dt = OnlineDTLoss(actor, alpha_init=initial_entropy_weight, target_entropy=-float(action_dim))
-        self.take_optimizer(optimizer, scheduler)
+        check_optimizer(self.trained_parameters(), optimizer, scheduler)
 
     def trained_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of the policy and the entropy weight."""

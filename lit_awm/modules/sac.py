@@ -13,9 +13,9 @@ from torchrl.data import Bounded
 from torchrl.modules import ProbabilisticActor, TanhNormal
 from torchrl.objectives import SACLoss, SoftUpdate, ValueEstimators
 
-from lit_awm.models import ActionCritic, TanhNormalPolicy
+from lit_awm.models import ActionCritic, Standardizer, TanhNormalPolicy
 from lit_awm.modules.agent import AgentModule
-from lit_awm.modules.optimization import default_optimizer
+from lit_awm.modules.optimization import check_optimizer, default_optimizer
 
 
 class SACModule(AgentModule):
@@ -35,7 +35,8 @@ class SACModule(AgentModule):
         optimizer: Makes the optimizer from the parameters of policy, critics and entropy weight.
         scheduler: Makes the learning-rate schedule, stepped after every update.
         clock_step: Advance per step of the clock at the end of the state, or None; the command line takes it from the
-            data.
+            data. With a clock the end of an episode is a state like any other, after which nothing follows; without one
+            an episode that is cut short counts as if it went on (Pardo et al., 2018, arXiv:1712.00378).
 
     Raises:
         ValueError: If an argument is out of its range, or the policy is deterministic.
@@ -59,14 +60,28 @@ class SACModule(AgentModule):
         built = policy(state_dim, action_dim)
         if not isinstance(built, TanhNormalPolicy):
             raise ValueError(f"policy must be a TanhNormalPolicy for SACModule, got {type(built).__name__}.")
-        super().__init__(built, clock_step)
+        super().__init__(built, optimizer, scheduler)
+        self.clock_step, self.reward_scaler = clock_step, Standardizer(1)
         self.sac = _make_loss(built, critic(state_dim, action_dim), discount)
         self.targets = SoftUpdate(self.sac, tau=target_rate)
-        self.take_optimizer(optimizer, scheduler)
+        check_optimizer(self.trained_parameters(), optimizer, scheduler)
 
     def trained_parameters(self) -> list[nn.Parameter]:
         """Return the parameters of policy, critics and entropy weight."""
         return [parameter for parameter in self.sac.parameters() if parameter.requires_grad]
+
+    def fit_statistics(self, batch: TensorDict) -> None:
+        """Set the standardisation of states, and the unit of rewards, from a batch, unless they have been set before."""
+        super().fit_statistics(batch)
+        if not self.reward_scaler.is_fitted:
+            self.reward_scaler.fit(batch["next", "reward"])
+
+    def ends(self, batch: TensorDict) -> Tensor:
+        """Tell after which transitions nothing follows, ``(B, H, 1)``: the domain was left, or the clock ran out."""
+        terminated: Tensor = batch["next", "terminated"]
+        if self.clock_step is None:
+            return terminated
+        return terminated | (batch["next", "observation"][..., -1:] > 1 - self.clock_step / 2)
 
     def loss_and_metrics(self, batch: TensorDict) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the sum of the losses of critics, policy and entropy weight, none of which reaches another's weights.

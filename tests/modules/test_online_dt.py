@@ -136,7 +136,7 @@ def test_it_learns_under_a_stock_trainer_and_what_was_earned_is_relabelled() -> 
     data = ExperienceDataModule(
         "bioreactor", episode_length=10, num_envs=2, warmup_episodes=2, slice_length=CONTEXT, agent_updates=3
     )
-    module = OnlineDTModule(data.state_dim, data.action_dim, policy=make_policy, clock_step=data.clock_step)
+    module = OnlineDTModule(data.state_dim, data.action_dim, policy=make_policy)
     options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = Trainer(max_epochs=2, accelerator="cpu", **options)  # type: ignore[arg-type]
     trainer.fit(module, data)
@@ -147,7 +147,7 @@ def test_it_learns_under_a_stock_trainer_and_what_was_earned_is_relabelled() -> 
     torch.testing.assert_close(rows["return_to_go"], expected)
     torch.testing.assert_close(rows["episode_return"], expected[:, :1].expand(-1, 10, -1))
     assert module.best_return.item() == pytest.approx(expected[:, 0].max().item())
-    fresh = OnlineDTModule(data.state_dim, data.action_dim, policy=make_policy, clock_step=data.clock_step)
+    fresh = OnlineDTModule(data.state_dim, data.action_dim, policy=make_policy)
     fresh.load_state_dict(module.state_dict())
     state = data.draw_initial_states(2)
     assert torch.equal(fresh.policy.sample(state), module.policy.sample(state))
