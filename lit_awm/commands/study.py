@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> int:
             parser.error(f"{name} must be at least {least}, got {getattr(options, name)}.")
     if stray := [word for word in more if not word.startswith("--") or "=" not in word]:
         parser.error(f"options of `lit-awm fit` must be written as --name=value, got {stray[0]}.")
-    if REFERENCES.keys() & set(methods) and any(word.startswith("--data.env_options") for word in more):
+    if set(REFERENCES) & set(methods) and any(word.startswith("--data.env_options") for word in more):
         parser.error(f"methods must not hold {', '.join(REFERENCES)} with --data.env_options, which are not for them.")
     lengths = list(dict.fromkeys(map(int, options.lengths.split(","))))
     jobs = [

@@ -99,17 +99,7 @@ class ExperienceDataModule(LightningDataModule):
         check_at_least(1, mean_hold=mean_hold)
         check_at_least(0, exploration_noise=exploration_noise)
         self.slice_length = episode_length if slice_length is None else slice_length
-        check_count(0, slice_length=self.slice_length)
-        if not 1 <= self.slice_length <= episode_length:
-            raise ValueError(
-                f"slice_length must be between 1 and episode_length {episode_length}, got {self.slice_length}. Lower "
-                "`slice_length`, or raise `episode_length`."
-            )
-        if imagine_from not in get_args(ImagineFrom):
-            raise ValueError(f"imagine_from must be one of {', '.join(get_args(ImagineFrom))}, got {imagine_from!r}.")
-        for name in ("episode_length", "num_envs"):
-            if env_options and name in env_options:
-                raise ValueError(f"env_options must not hold {name}. Give it beside env_options, as {name}.")
+        _check_experience(episode_length, self.slice_length, imagine_from, env_options or {})
         options = {"episode_length": episode_length, **(env_options or {})}
         self.env_name, self.env_options = env, dict(env_options or {})
         self.env = make_env(env, num_envs, **options)
@@ -349,3 +339,17 @@ class ExperienceDataModule(LightningDataModule):
         if not torch.cuda.is_available():
             generators.pop("torch_cuda", None)  # a run that moves to a CPU draws from the CPU's generator
         GlobalRNGState().load_state_dict(generators)
+
+
+def _check_experience(episode_length: int, slice_length: int, imagine_from: str, env_options: dict[str, Any]) -> None:
+    check_count(0, slice_length=slice_length)
+    if not 1 <= slice_length <= episode_length:
+        raise ValueError(
+            f"slice_length must be between 1 and episode_length {episode_length}, got {slice_length}. Lower "
+            "`slice_length`, or raise `episode_length`."
+        )
+    if imagine_from not in get_args(ImagineFrom):
+        raise ValueError(f"imagine_from must be one of {', '.join(get_args(ImagineFrom))}, got {imagine_from!r}.")
+    for name in ("episode_length", "num_envs"):
+        if name in env_options:
+            raise ValueError(f"env_options must not hold {name}. Give it beside env_options, as {name}.")

@@ -71,7 +71,7 @@ class SACModule(AgentModule):
         return [parameter for parameter in self.sac.parameters() if parameter.requires_grad]
 
     def fit_statistics(self, batch: TensorDict) -> None:
-        """Set the standardisation of states, and the unit of rewards, from a batch, unless they have been set before."""
+        """Set the standardisation of states, and the unit of rewards, from a batch, unless they were set before."""
         super().fit_statistics(batch)
         if not self.reward_scaler.is_fitted:
             self.reward_scaler.fit(batch["next", "reward"])

@@ -49,13 +49,8 @@ class Method(NamedTuple):
 
 AGENTS = {"sac": Method("sac", 1), "online_dt": Method("online_dt", 1)}
 METHODS = {family: Method("common", 4, family) for family in FAMILIES} | AGENTS
-LOOKAHEAD = 20
-REFERENCES = {  # what runs are compared with: what it is called, and what it is
-    "random": "uniformly random controls",
-    "constant": "the best constant control",
-    "receding": f"the best controls for {LOOKAHEAD} steps ahead, by the exact model, anew in every step",
-    "optimum": "the best controls known",
-}
+LOOKAHEAD = 20  # steps, of the reference that plans anew in every step, by the exact model
+REFERENCES = ("random", "constant", "receding", "optimum")  # what runs are compared with
 
 
 class Job(NamedTuple):
