@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import re
@@ -15,6 +14,7 @@ from lit_awm.analysis.report import write_report
 from lit_awm.analysis.runs import find_runs
 from lit_awm.commands.output import folder_to_write
 from lit_awm.commands.subjects import parse_list
+from lit_awm.envs.factory import describe_options
 from lit_awm.studies.benchmark import (
     AGENTS,
     METHODS,
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("what", choices=["myriad"], help="which systems to study: those of the Myriad testbed")
     parser.add_argument("--methods", default=DEFAULT, help=f"of {', '.join(NAMES)} (default: {DEFAULT})")
     parser.add_argument("--systems", default=",".join(SYSTEMS), help="which systems (default: all)")
-    parser.add_argument("--lengths", default=str(STEPS), help="steps of an episode, one or more (default: 100)")
+    parser.add_argument("--lengths", help="steps of an episode, one or more (default: each system's own, mostly 100)")
     parser.add_argument("--seeds", type=int, default=10, help="number of seeds (default: 10)")
     parser.add_argument(
         "--env-steps",
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
     options, more = parser.parse_known_args(arguments)
     methods = parse_list(parser, options.methods, "methods", NAMES)
     systems = parse_list(parser, options.systems, "systems", SYSTEMS)
-    if not re.fullmatch(r"0*[1-9][0-9]*(,0*[1-9][0-9]*)*", options.lengths):
+    if options.lengths and not re.fullmatch(r"0*[1-9][0-9]*(,0*[1-9][0-9]*)*", options.lengths):
         parser.error(f"lengths must be whole numbers from 1 on, with commas between them, got {options.lengths!r}.")
     for name, least in (("seeds", 1), ("jobs", 1), ("env_steps", STEPS * (WARMUP + 4))):
         if getattr(options, name) < least:
@@ -66,11 +66,12 @@ def main(arguments: list[str]) -> int:
         parser.error(f"options of `lit-awm fit` must be written as --name=value, got {stray[0]}.")
     if set(REFERENCES) & set(methods) and any(word.startswith("--data.env_options") for word in more):
         parser.error(f"methods must not hold {', '.join(REFERENCES)} with --data.env_options, which are not for them.")
-    lengths = list(dict.fromkeys(map(int, options.lengths.split(","))))
+    lengths = list(dict.fromkeys(map(int, options.lengths.split(",")))) if options.lengths else []
     jobs = [
-        Job(method, *which, seed)
+        Job(method, system, length, seed)
         for method in methods
-        for which in itertools.product(systems, lengths)
+        for system in systems
+        for length in lengths or [describe_options(system)["episode_length"].default]
         for seed in range(1 if method in REFERENCES else options.seeds)
     ]
     if not options.json:

@@ -63,6 +63,16 @@ def test_runs_of_other_settings_are_not_mixed(capsys: pytest.CaptureFixture[str]
         main([*COMMAND, *options, *TINY, "--env-steps", "2000"])
 
 
+def test_episodes_are_as_long_as_published_unless_told_otherwise(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["study", "myriad", "--systems", "harvest,invasive_plant", "--methods", "optimum", "--json"]
+    assert main(command) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [(row["system"], row["episode_length"], row["regret"]) for row in rows] == [
+        ("harvest", 100, 0),
+        ("invasive_plant", 10, 0),
+    ]
+
+
 def test_references_are_scored_by_the_optimum(capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--systems", "simple_case", "--lengths", "100", "--methods", ",".join(REFERENCES)]
     assert main([*COMMAND, *options, "--seeds", "3", "--json"]) == 0
