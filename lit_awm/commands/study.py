@@ -23,6 +23,7 @@ from lit_awm.studies.benchmark import (
     SYSTEMS,
     WARMUP,
     Job,
+    as_comparison,
     as_markdown,
     round_down,
     run_study,
@@ -85,7 +86,7 @@ def _run(jobs: list[Job], options: argparse.Namespace, more: list[str], command:
         rows, failed = run_study(jobs, options.out, episodes, options.jobs, more, progress=not options.json)
     except ValueError as error:
         raise SystemExit(f"lit-awm study: {error}") from error
-    table = "\n".join(as_markdown(rows))
+    table = "\n".join([*as_comparison(rows), "", *as_markdown(rows)])
     (options.out / "results.md").write_text(table + "\n", encoding="utf-8")
     runs = [job.folder(options.out) for job in jobs if job.method in METHODS and job not in failed]
     if runs:

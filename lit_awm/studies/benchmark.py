@@ -30,6 +30,7 @@ WARMUP = 12  # episodes with random controls, the same for every method
 PACKAGES = ("lit-awm", "torch", "lightning", "torchrl", "tensordict")
 CLI = (sys.executable, "-m", "lit_awm.cli")
 RESULT = "result.json"  # of a run, once it has ended
+SCORES = ("regret", "gap")
 Row = dict[str, Any]
 
 
@@ -228,6 +229,21 @@ def _ended(out: Path, jobs: Iterable[Job]) -> Iterator[Row]:
             yield json.loads(path.read_text(encoding="utf-8"))
 
 
+def as_comparison(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield the lines of a table: for each system and length the median regret of every method, and the gap."""
+    methods = [name for name in (*METHODS, *REFERENCES) if any(row["method"] == name for row in rows)]
+    yield "| system | steps | " + " | ".join(methods) + " |"
+    yield "|---|---|" + "---|" * len(methods)
+    for system, length in sorted({(row["system"], row["episode_length"]) for row in rows}):
+        of_task = [row for row in rows if (row["system"], row["episode_length"]) == (system, length)]
+        cells = []
+        for method in methods:
+            scores = {name: _values([row for row in of_task if row["method"] == method], name) for name in SCORES}
+            regret, gap = (f"{median(values):.2%}" if values else "" for values in scores.values())
+            cells.append(f"{regret} ({gap})" if gap else regret)
+        yield f"| {system} | {length} | " + " | ".join(cells) + " |"
+
+
 def as_markdown(rows: Sequence[Row]) -> Iterator[str]:
     """Yield the lines of a table: for each system, length and method the median over seeds, with the range."""
     yield "| system | steps | method | seeds | environment steps | cost | regret | gap | time | memory |"
@@ -242,8 +258,12 @@ def as_markdown(rows: Sequence[Row]) -> Iterator[str]:
         yield "| " + " | ".join(map(str, cells)) + " |"
 
 
+def _values(rows: Sequence[Row], name: str) -> list[float]:
+    return [row[name] for row in rows if row.get(name) is not None]
+
+
 def _spread(rows: Sequence[Row], name: str, form: str, unit: str = "") -> str:
-    values = [row[name] for row in rows if row.get(name) is not None]
+    values = _values(rows, name)
     if not values:
         return "-"
     low, middle, high = (f"{value:{form}}" for value in (min(values), median(values), max(values)))

@@ -11,7 +11,16 @@ import pytest
 
 from lit_awm.cli import main
 from lit_awm.studies import benchmark
-from lit_awm.studies.benchmark import METHODS, REFERENCES, SYSTEMS, Job, as_markdown, round_down, run_study
+from lit_awm.studies.benchmark import (
+    METHODS,
+    REFERENCES,
+    SYSTEMS,
+    Job,
+    as_comparison,
+    as_markdown,
+    round_down,
+    run_study,
+)
 
 TINY = [
     *("--data.world_model_updates=1", "--data.policy_updates=1", "--data.agent_updates=1"),
@@ -122,12 +131,13 @@ def test_results_of_unknown_origin_are_not_taken_over() -> None:
 
 def test_a_table_has_the_median_over_seeds_with_the_range() -> None:
     rows = [
-        {"system": "s", "episode_length": 10, "method": "m", "env_steps": 5000.0, "cost": cost, "regret": cost / 100}
+        {"system": "s", "episode_length": 10, "method": "sac", "env_steps": 5000.0, "cost": cost, "regret": cost / 100}
         | {"train_seconds": 7.2, "peak_memory_mb": 500.0}
         for cost in (1.0, 5.0, 2.0)
     ]
+    assert list(as_comparison(rows)) == ["| system | steps | sac |", "|---|---|---|", "| s | 10 | 2.00% |"]
     line = list(as_markdown(rows))[-1]
-    assert line == "| s | 10 | m | 3 | 5,000 | 2 (1 to 5) | 2.000% (1.000% to 5.000%) | - | 7 s | 500 MB |"
+    assert line == "| s | 10 | sac | 3 | 5,000 | 2 (1 to 5) | 2.000% (1.000% to 5.000%) | - | 7 s | 500 MB |"
 
 
 @pytest.mark.parametrize(
