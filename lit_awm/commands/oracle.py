@@ -8,6 +8,7 @@ import jsonargparse
 
 from lit_awm.analysis import solve
 from lit_awm.analysis.receding import receding_horizon_cost
+from lit_awm.checks import check_count
 from lit_awm.commands.output import print_result
 from lit_awm.envs import SYSTEMS
 from lit_awm.envs.factory import WHAT_IS_SEEN, describe_options, make_system
@@ -51,6 +52,7 @@ def main(arguments: list[str]) -> int:
         parser.error("lookahead must be left out with exact_target or grid, which are for whole episodes.")
     try:
         given = {key: value for key, value in options.items() if value != options_of_system[key].default}
+        check_count(1, starts=search["starts"])
         env = make_system(name, **given)
         if lookahead is not None:
             cost = receding_horizon_cost(env, lookahead, progress=not as_json)
