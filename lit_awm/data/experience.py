@@ -280,7 +280,8 @@ class ExperienceDataModule(LightningDataModule):
         return self._drawn.pop(0)
 
     def sample_initial_states(self) -> TensorDict:
-        """Return ``(B,)`` recorded states to imagine from."""
+        """Return ``(B,)`` recorded states to imagine from; the world model has had its batches."""
+        self._drawn = []
         rows = self.buffer[: len(self.buffer)]
         initial = rows["observation"]
         if self.imagine_from == "start":
