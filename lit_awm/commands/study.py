@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from lit_awm.analysis.report import write_report
@@ -57,6 +58,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options, more = parser.parse_known_args(arguments)
     methods = parse_list(parser, options.methods, "methods", NAMES)
+    if "online_dt" in methods and find_spec("transformers") is None:  # now, not in every run
+        parser.error("method online_dt needs transformers: pip install 'lit-awm[odt]', or leave it out of --methods.")
     systems = parse_list(parser, options.systems, "systems", SYSTEMS)
     if options.lengths and not re.fullmatch(r"0*[1-9][0-9]*(,0*[1-9][0-9]*)*", options.lengths):
         parser.error(f"lengths must be whole numbers from 1 on, with commas between them, got {options.lengths!r}.")

@@ -63,6 +63,16 @@ def test_a_study_runs_each_job_once_and_goes_on_with_the_rest(capsys: pytest.Cap
     assert "<h1>Methods on the Myriad testbed</h1>" in Path("runs/study/report.html").read_text()
 
 
+def test_a_package_that_is_missing_is_named_before_the_first_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lit_awm.commands.study.find_spec", lambda _: None)
+    with pytest.raises(SystemExit):
+        main([*COMMAND, "--methods", "online_dt"])
+    assert "pip install 'lit-awm[odt]', or leave it out of --methods" in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
 def test_runs_of_other_settings_are_not_mixed(capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--methods", "optimum", "--json"]
     assert main([*COMMAND, *options, *TINY]) == 0
