@@ -32,7 +32,7 @@ from lit_awm.imagination import imagine
 from lit_awm.models import DeterministicPolicy, Policy, WorldModel
 from lit_awm.modules import PolicyModule
 from lit_awm.modules.warm_start import SEQUENTIAL
-from lit_awm.recipes import build, fit
+from lit_awm.recipes import UNTAUGHT, build, fit
 
 BATCH, HORIZON, NOISE, REPEATS = 64, 100, 0.1, 4
 WINDOWS, TOLERANCES = (None, 50, 25, 10), (0.3, 0.1, 0.03)
@@ -42,7 +42,7 @@ WARM_TOLERANCES, UPDATES, EVERY, LEARNING_RATE = (0.1, 0.03, 0.01), 100, 10, 1e-
 def learn(system: str, epochs: int, progress: bool) -> tuple[WorldModel, Policy, Tensor]:
     """Return a world model, a policy learned in it, and initial states."""
     options = [f"--data.env={system}", "--model.policy_module.policy_input_gradient=1"]
-    options += ["--model.policy_module.imagination=warm"]
+    options += ["--model.policy_module.imagination=warm", *UNTAUGHT]
     module, data = build(options)
     fit(module, data, epochs, progress=progress)
     model = module.world_model.world_model.requires_grad_(False)

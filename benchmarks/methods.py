@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from lit_awm.recipes import UNTAUGHT
 from lit_awm.studies.benchmark import Job, run_study
 
 COMPARED = {  # which systems, by share of the gradient through the policy's inputs, and method
@@ -32,7 +33,7 @@ def optimise(
 ) -> list[dict[str, Any]]:
     """Train by the common recipe with a method of imagination, and return the scores."""
     module = "--model.policy_module"
-    options = [f"{module}.imagination={method}", f"{module}.policy_input_gradient={beta}"]
+    options = [f"{module}.imagination={method}", f"{module}.policy_input_gradient={beta}", *UNTAUGHT]
     jobs = [Job("actions", system, LENGTH, seed) for system in COMPARED[beta, method] for seed in range(seeds)]
     out = folder / f"{method}_{beta}"
     rows, failed = run_study(jobs, out, EPISODES, workers, options, progress)

@@ -24,23 +24,27 @@ class ExperienceSource(Protocol):
 class AlternatingLoop:
     """A dataloader of which one pass is one outer iteration.
 
-    A pass collects experience, then yields the batches of each phase in turn, tagged with its name. Those of the phase
-    ``"policy"`` are one and the same batch of initial states: states that stay the same let warm imagination reuse its
-    last pass. Those of every other phase are fresh trajectories. The loop has a length, so that Lightning does not draw
-    ahead, and a state, so that a run resumes in the middle of a pass.
+    A pass collects experience, then yields the batches of each phase in turn, tagged with its name; with several turns
+    a share of them, again and again. Those of the phase ``"policy"`` are, within a turn, one and the same batch of
+    initial states: states that stay the same let warm imagination reuse its last pass. Those of every other phase are
+    fresh trajectories. The loop has a length, so that Lightning does not draw ahead, and a state, so that a run resumes
+    in the middle of a pass.
 
     Args:
         source: Collects and samples.
-        updates: The number of batches of each phase, in order; of one phase, or of two.
-        limit: After how many batches of a pass the trainer stops, if it does; both phases are then shortened alike, and
-            from 2 on at least one batch of each is kept.
+        updates: The number of batches of each phase, in order.
+        limit: After how many batches of a pass the trainer stops, if it does; all phases are then shortened alike, and
+            from their number on at least one batch of each is kept.
+        turns: In how many turns the batches of a pass come.
     """
 
-    def __init__(self, source: ExperienceSource, updates: Mapping[str, int], limit: int | None = None) -> None:
+    def __init__(
+        self, source: ExperienceSource, updates: Mapping[str, int], limit: int | None = None, turns: int = 1
+    ) -> None:
         self.source = source
         self.full_length = sum(updates.values())
         self.updates = _shorten(updates, limit)
-        self._phases = [phase for phase, count in self.updates.items() for _ in range(count)]
+        self._phases = _in_turns(self.updates, turns)
         self.position = 0
         self._resume_at = 0
         self._initial_states: TensorDict | None = None
@@ -61,7 +65,7 @@ class AlternatingLoop:
         phase = self._phases[position]
         if phase != "policy":
             return self.source.sample_trajectories().set_non_tensor("phase", phase)
-        if self._initial_states is None or position == self._phases.index("policy"):
+        if self._initial_states is None or self._phases[position - 1 : position] != ["policy"]:
             self._initial_states = self.source.sample_initial_states()
         return self._initial_states.copy().set_non_tensor("phase", phase)
 
@@ -94,14 +98,27 @@ class AlternatingLoop:
         self._initial_states = None if states is None else TensorDict({"observation": states}, len(states))
 
 
+def _in_turns(updates: Mapping[str, int], turns: int) -> list[str]:
+    """Return the phase of each batch of a pass."""
+    phases = []
+    for turn in range(turns):
+        for phase, count in updates.items():
+            phases += [phase] * (count * (turn + 1) // turns - count * turn // turns)
+    return phases
+
+
 def _shorten(updates: Mapping[str, int], limit: int | None) -> dict[str, int]:
     total = sum(updates.values())
     if limit is None or limit >= total:
         return dict(updates)
-    (first, *others), shares = updates, dict[str, int]()
+    (first, *others), shares, left = updates, dict[str, int](), limit
+    waiting = sum(count > 0 for count in updates.values())  # phases that have no batch yet
+    has_enough = limit >= waiting
     for phase in others:
         share = round(limit * updates[phase] / total)
-        if limit >= 2 and updates[first] and updates[phase]:
-            share = min(max(share, 1), limit - 1)
+        if has_enough and updates[phase]:
+            waiting -= 1
+            share = min(max(share, 1), left - waiting)
         shares[phase] = share
-    return {first: limit - sum(shares.values()), **shares}
+        left -= share
+    return {first: left, **shares}

@@ -29,6 +29,7 @@ LOG_KEY = "lit_awm_log"
 MODELS = "--model.world_model=lit_awm.models."
 BACKBONE = "--model.world_model.backbone=lit_awm.models."
 POSITIONS = "--model.world_model.backbone.max_horizon={length}"
+NO_TEACHER = "--model.teacher=null"
 HISTORY = [f"{MODELS}HistoryWorldModel", f"{BACKBONE}CausalTransformer", POSITIONS]
 FAMILIES: dict[str, list[str]] = {  # what each one changes in a recipe, see ``options_of``
     "actions": [f"{MODELS}ActionsWorldModel"],
@@ -37,9 +38,10 @@ FAMILIES: dict[str, list[str]] = {  # what each one changes in a recipe, see ``o
     "actions_attention": [f"{MODELS}ActionsWorldModel", f"{BACKBONE}AttentionBackbone", POSITIONS],
     "history": HISTORY,
     "history_cut": [*HISTORY, "--model.world_model.cut_paths=true"],
-    "markov": [f"{MODELS}MarkovWorldModel"],
-    "simulator": [f"{MODELS}SimulatorWorldModel"],
+    "markov": [f"{MODELS}MarkovWorldModel", NO_TEACHER],  # which would be a model like it
+    "simulator": [f"{MODELS}SimulatorWorldModel", NO_TEACHER],
 }
+UNTAUGHT = [NO_TEACHER, "--data.turns=1"]  # the common recipe without what the published method has not
 
 
 class SaveConfig(SaveConfigCallback):

@@ -59,7 +59,7 @@ def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 @pytest.mark.parametrize("recipe", [name for name in recipes() if name != "common"])
 def test_every_recipe_runs_a_step_of_each_phase(recipe: str) -> None:
-    assert run("fit", "--config", recipe, "--trainer.fast_dev_run", "2") == 0
+    assert run("fit", "--config", recipe, "--trainer.fast_dev_run", "3") == 0
 
 
 def test_a_dry_run_leaves_no_file() -> None:

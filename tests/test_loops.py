@@ -40,6 +40,27 @@ def test_a_pass_collects_once_then_fits_the_model_then_the_policy_on_one_batch_o
     assert source.collected == 2
 
 
+def test_turns_give_each_phase_its_share_again_and_again() -> None:
+    source = CountingSource()
+    loop = AlternatingLoop(source, {"teacher": 2, "world_model": 3, "policy": 4}, turns=2)
+    first = [("teacher", 1), ("world_model", 2), ("policy", 1), ("policy", 1)]
+    second = [("teacher", 3), ("world_model", 4), ("world_model", 5), ("policy", 2), ("policy", 2)]
+    assert [describe(batch) for batch in loop] == first + second
+    assert (len(loop), source.collected) == (9, 1)
+    for stop in range(1, 9):
+        batches = iter(loop)
+        for _ in range(stop):
+            next(batches)
+        state, held = loop.state_dict(), source.initial
+        expected = [describe(batch) for batch in batches]
+        resumed = AlternatingLoop(source, {"teacher": 2, "world_model": 3, "policy": 4}, turns=2)
+        resumed.load_state_dict(state)
+        again = [describe(batch) for batch in resumed]
+        assert [phase for phase, _ in again] == [phase for phase, _ in expected]
+        if expected[0][0] == "policy" and state["initial_states"] is not None and stop in (3, 8):
+            assert again[0] == ("policy", held)  # the states of the turn that it stopped in
+
+
 @pytest.mark.parametrize("stop", range(1, 6))
 def test_a_resumed_loop_goes_on_where_it_stopped(stop: int) -> None:
     source = CountingSource()
@@ -102,3 +123,20 @@ def test_an_agent_without_a_world_model_has_one_phase_of_fresh_trajectories() ->
     source = CountingSource()
     assert [describe(batch) for batch in AlternatingLoop(source, {"agent": 3})] == [("agent", n) for n in (1, 2, 3)]
     assert (source.collected, source.initial) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("updates", "limit", "expected"),
+    [
+        ((300, 300, 300), 9, (3, 3, 3)),
+        ((30, 30, 3000), 3, (1, 1, 1)),
+        ((1, 3000, 3000), 4, (1, 2, 1)),
+        ((300, 300, 300), 2, (0, 1, 1)),
+    ],
+)
+def test_a_limit_leaves_a_batch_of_each_of_three_phases(
+    updates: tuple[int, ...], limit: int, expected: tuple[int, ...]
+) -> None:
+    phases = ("teacher", "world_model", "policy")
+    loop = AlternatingLoop(CountingSource(), dict(zip(phases, updates, strict=True)), limit)
+    assert tuple(loop.updates.values()) == expected

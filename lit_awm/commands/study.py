@@ -10,6 +10,7 @@ import shlex
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import get_args
 
 from lit_awm.analysis.report import write_report
 from lit_awm.analysis.runs import find_runs
@@ -29,6 +30,7 @@ from lit_awm.studies.benchmark import (
     round_down,
     run_study,
 )
+from lit_awm.studies.executors import Executor, check_executor
 
 NAMES = [*METHODS, *REFERENCES]
 DEFAULT = ",".join(["actions", *AGENTS, *REFERENCES])
@@ -53,13 +55,24 @@ def main(arguments: list[str]) -> int:
         help="most environment steps of a run, at 100 steps an episode; longer episodes are as many (default: 5000)",
     )
     cores = os.cpu_count() or 1
-    parser.add_argument("--jobs", type=int, default=cores, help=f"runs side by side (default: {cores}, the cores)")
+    parser.add_argument("--jobs", type=int, default=cores, help=f"runs side by side (default: {cores}, the cores here)")
+    parser.add_argument(
+        "--executor",
+        choices=get_args(Executor),
+        default="local",
+        help="where: on this machine, or on the Ray cluster that RAY_ADDRESS names, whose machines must see the same "
+        "files (default: local)",
+    )
     parser.add_argument("--out", type=folder_to_write, default="runs/study", help="folder for runs, table and report")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options, more = parser.parse_known_args(arguments)
     methods = parse_list(parser, options.methods, "methods", NAMES)
     if "online_dt" in methods and find_spec("transformers") is None:  # now, not in every run
         parser.error("method online_dt needs transformers: pip install 'lit-awm[odt]', or leave it out of --methods.")
+    try:
+        check_executor(options.executor)
+    except ValueError as error:
+        parser.error(str(error))
     systems = parse_list(parser, options.systems, "systems", SYSTEMS)
     if options.lengths and not re.fullmatch(r"0*[1-9][0-9]*(,0*[1-9][0-9]*)*", options.lengths):
         parser.error(f"lengths must be whole numbers from 1 on, with commas between them, got {options.lengths!r}.")
@@ -86,7 +99,7 @@ def main(arguments: list[str]) -> int:
 def _run(jobs: list[Job], options: argparse.Namespace, more: list[str], command: str) -> int:
     episodes = round_down(options.env_steps)
     try:
-        rows, failed = run_study(jobs, options.out, episodes, options.jobs, more, progress=not options.json)
+        rows, failed = run_study(jobs, options.out, episodes, options.jobs, more, not options.json, options.executor)
     except ValueError as error:
         raise SystemExit(f"lit-awm study: {error}") from error
     table = "\n".join([*as_comparison(rows), "", *as_markdown(rows)])

@@ -49,9 +49,11 @@ class ExperienceDataModule(LightningDataModule):
         warmup_episodes: Episodes with random actions before the first update, a multiple of ``num_envs``.
         exploration_noise: Standard deviation of the noise on the policy's action, in its range of [-1, 1].
         mean_hold: Mean number of steps for which a random action or noise is held.
+        teacher_updates: Batches for a teacher of the world model in an outer iteration.
         world_model_updates: Batches for the world model in an outer iteration.
         policy_updates: Batches for the policy in an outer iteration.
         agent_updates: Batches for an agent without a world model in an outer iteration.
+        turns: Into how many parts the batches of an outer iteration are split, each with its share of every phase.
         world_model_batch_size: Trajectories in a batch for the world model.
         policy_batch_size: Initial states in a batch for the policy.
         agent_batch_size: Trajectories in a batch for an agent without a world model.
@@ -76,9 +78,11 @@ class ExperienceDataModule(LightningDataModule):
         warmup_episodes: int = 12,
         exploration_noise: float = 0.3,
         mean_hold: float = 10.0,
+        teacher_updates: int = 300,
         world_model_updates: int = 300,
         policy_updates: int = 300,
         agent_updates: int = 400,
+        turns: int = 1,
         world_model_batch_size: int = 16,
         policy_batch_size: int = 16,
         agent_batch_size: int = 256,
@@ -90,10 +94,11 @@ class ExperienceDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         check_count(1, episode_length=episode_length, num_envs=num_envs, warmup_episodes=warmup_episodes)
-        self.updates = {"world_model": world_model_updates, "policy": policy_updates, "agent": agent_updates}
+        self.updates = {"teacher": teacher_updates, "world_model": world_model_updates}
+        self.updates |= {"policy": policy_updates, "agent": agent_updates}
         check_count(1, **{f"{phase}_updates": count for phase, count in self.updates.items()})
         check_count(1, world_model_batch_size=world_model_batch_size, policy_batch_size=policy_batch_size)
-        check_count(1, agent_batch_size=agent_batch_size)
+        check_count(1, agent_batch_size=agent_batch_size, turns=turns)
         check_count(1, eval_episodes=eval_episodes, capacity=capacity)
         check_count(0, seed=seed)
         check_at_least(1, mean_hold=mean_hold)
@@ -118,7 +123,7 @@ class ExperienceDataModule(LightningDataModule):
         self.warmup_rounds = warmup_episodes // num_envs
         self.exploration_noise, self.mean_hold = exploration_noise, mean_hold
         self.world_model_batch_size, self.policy_batch_size = world_model_batch_size, policy_batch_size
-        self.agent_batch_size = agent_batch_size
+        self.agent_batch_size, self.turns = agent_batch_size, turns
         self.imagine_from, self.capacity, self.seed = imagine_from, capacity, seed
         self.env_steps = self.longest_episode = 0
         self.segments: list[dict[str, Any]] = []  # what has been collected, as it was added to the buffer
@@ -218,7 +223,7 @@ class ExperienceDataModule(LightningDataModule):
         limit = self.trainer.limit_train_batches
         if isinstance(limit, float):
             limit = int(limit * sum(updates.values()))
-        return AlternatingLoop(self, updates, limit)
+        return AlternatingLoop(self, updates, limit, self.turns)
 
     def val_dataloader(self) -> EvaluationEpisodes | list[Any]:
         """Return the evaluation of the policy; nothing if the module has none."""

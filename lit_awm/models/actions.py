@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_awm.models.backbone import Backbone
+from lit_awm.models.standardizer import DriftStandardizer
 from lit_awm.models.transformer import CausalTransformer
 from lit_awm.models.world_model import Prediction, RewardFn, WorldModel
 
@@ -54,11 +55,22 @@ class ActionsWorldModel(WorldModel):
         self.backbone = backbone if backbone is not None else CausalTransformer()
         self.encoder = nn.Linear(state_dim + action_dim, self.backbone.hidden_dim)
         self.head = nn.Linear(self.backbone.hidden_dim, self.output_dim)
+        self.drift_scaler = DriftStandardizer(state_dim)
 
     @property
     def max_horizon(self) -> int | None:
         """That of the backbone."""
         return self.backbone.max_horizon
+
+    @property
+    def error_scale(self) -> Tensor:
+        """The spread of states ``(S,)`` from the mean at their step."""
+        return self.drift_scaler.scale
+
+    def fit_statistics(self, states: Tensor, actions: Tensor, rewards: Tensor) -> None:
+        """Estimate the standardisation from data, that of states at each step too."""
+        super().fit_statistics(states, actions, rewards)
+        self.drift_scaler.fit(states)
 
     def forward(self, states: Tensor, actions: Tensor) -> Prediction:
         """Predict what follows each action, in parallel; only ``states[:, 0]`` is read.
@@ -100,5 +112,5 @@ class ActionsWorldModel(WorldModel):
         return self.encoder(torch.cat([self.state_scaler(initial_state), self.action_scaler(actions)], dim=-1))
 
     def _decode(self, outputs: Tensor, initial_state: Tensor, steps: Tensor) -> Tensor:
-        state = initial_state + self.state_scaler.scale * outputs[..., : self.state_dim]
+        state = initial_state + self.drift_scaler.inverse(outputs[..., : self.state_dim], steps)
         return self._with_clock(state, initial_state[..., -1], steps)

@@ -1,9 +1,16 @@
-"""Standardisation that travels with a model."""
+"""Standardisation that travels with a model.
+
+Shape legend: ``B`` batch, ``H`` horizon, ``D`` size of what is standardised.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+
+ROUNDING = 1e-5  # of the largest value, below which a difference in single precision may be rounding
 
 
 class Standardizer(nn.Module):
@@ -41,3 +48,41 @@ class Standardizer(nn.Module):
     def inverse(self, value: Tensor) -> Tensor:
         """Map ``(..., D)`` in standard units back to raw ones."""
         return value * self.scale + self.mean
+
+
+class DriftStandardizer(nn.Module):
+    """Shift and scale what has happened since the first step of a sequence.
+
+    Sequences that begin alike have much in common: what is left of a drift when the mean over sequences has been taken,
+    step by step, is what actions have done. Its spread over all steps is the scale. Steps beyond those of the data
+    count as the last of them. Until ``fit`` is called it changes nothing.
+
+    Args:
+        size: Size ``D`` of the last dimension.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(1, size))
+        self.register_buffer("scale", torch.ones(size))
+
+    def fit(self, data: Tensor) -> None:
+        """Take the mean of each step, and the standard deviation from it, over sequences ``(B, H, D)``."""
+        rows = data.detach().double()
+        drift = (rows - rows[:, :1])[:, min(1, rows.shape[1] - 1) :]
+        spread = drift.var(0, correction=0).mean(0).sqrt()
+        least = ROUNDING * rows.abs().amax((0, 1))
+        self.mean = drift.mean(0).to(self.mean)
+        self.scale = torch.where(spread > least, spread, torch.where(least > 0, least, 1.0)).to(self.scale)
+
+    def inverse(self, value: Tensor, steps: Tensor) -> Tensor:
+        """Map ``(..., H, D)`` in standard units back to raw ones; entry ``h`` is ``steps[h]``, at least 1, later."""
+        return value * self.scale + self.mean[(steps - 1).clamp(max=len(self.mean) - 1)]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        if (loaded := state_dict.get(prefix + "mean")) is not None:  # of as many steps as there are
+            self.mean = self.mean.new_empty(loaded.shape)
+        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -77,7 +77,13 @@ class WorldModel(nn.Module, ABC):
         return self.state_dim + (self.reward_fn is None)
 
     def fit_statistics(self, states: Tensor, actions: Tensor, rewards: Tensor) -> None:
-        """Estimate the standardisation from data: ``(B, H, S)``, ``(B, H, A)`` and ``(B, H)``, in raw units."""
+        """Estimate the standardisation from data, in raw units.
+
+        Args:
+            states: ``(B, H + 1, S)``, or ``(B, H, S)`` without the last.
+            actions: ``(B, H, A)``.
+            rewards: ``(B, H)``.
+        """
         self.state_scaler.fit(states)
         self.action_scaler.fit(actions)
         self.reward_scaler.fit(rewards.unsqueeze(-1))

@@ -8,6 +8,7 @@ from lit_awm.modules.online_dt import DecisionTransformerPolicy, OnlineDTModule
 from lit_awm.modules.policy import PolicyModule
 from lit_awm.modules.sac import SACModule
 from lit_awm.modules.schedules import CosineRestarts, LinearSchedule
+from lit_awm.modules.teacher import TeacherModule
 from lit_awm.modules.world_model import WorldModelModule
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "OnlineDTModule",
     "PolicyModule",
     "SACModule",
+    "TeacherModule",
     "ValueBootstrap",
     "WorldModelModule",
 ]

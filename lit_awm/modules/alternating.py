@@ -1,4 +1,4 @@
-"""Fit a world model and optimise a policy in it, in turns."""
+"""Fit a world model and optimise a policy in it, in turns, and a teacher of the world model before them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from lit_awm.models import Policy, RewardFn, SimulatorWorldModel, StepFn, WorldM
 from lit_awm.modules.latest_metrics import LatestMetrics
 from lit_awm.modules.optimization import gradient_norm, is_written, log_evaluation, prefixed
 from lit_awm.modules.policy import PolicyModule
+from lit_awm.modules.teacher import TeacherModule
 from lit_awm.modules.world_model import WorldModelModule
 
 METRICS_KEY = "latest_metrics"  # in a checkpoint
@@ -25,9 +26,9 @@ METRICS_KEY = "latest_metrics"  # in a checkpoint
 class AlternatingModule(LightningModule):
     """Fit a world model and optimise a policy in it within one ``fit``, each with an optimizer of its own.
 
-    The phase that a batch is tagged with decides which of the two child modules takes a step; both can be fitted alone
+    The phase that a batch is tagged with decides which of the child modules takes a step; each can be fitted alone
     as well. Models come as factories, since their sizes are the environment's. Metrics are logged, the
-    latest of both phases, in the batches in which the trainer writes (``log_every_n_steps``), and the last of an epoch.
+    latest of all phases, in the batches in which the trainer writes (``log_every_n_steps``), and the last of an epoch.
 
     Args:
         state_dim: Size ``S`` of a state; the command line takes it from the data.
@@ -37,6 +38,9 @@ class AlternatingModule(LightningModule):
         policy: Makes the policy from ``S`` and ``A``.
         world_model_module: Makes the module that fits the world model.
         policy_module: Makes the module that optimises the policy in the world model.
+        teacher: Makes a model of single steps that labels trajectories for the world model, as ``world_model`` does;
+            None for none.
+        teacher_module: Makes the module that fits the teacher.
         known_reward: Whether the world model is given the environment's reward function instead of learning it.
         known_reward_fn: That function; the command line takes it from the data.
         known_step_fn: The environment's step, for a :class:`~lit_awm.models.SimulatorWorldModel`; the command line
@@ -48,15 +52,14 @@ class AlternatingModule(LightningModule):
 
     Raises:
         ValueError: If ``accumulate`` is below 1, or above it with warm imagination, ``gradient_clip_val`` is not
-            positive, or a reward is to be known of which there is no function; when training starts, if there is more
-            than one process.
+            positive, a simulator is given a teacher, or a reward is to be known of which there is no function; when
+            training starts, if there is more than one process.
 
     Attributes:
+        phases: The phases, in their order.
         optimized_phases: The phases whose module has parameters, in the order of their optimizers; a simulator has
             none.
     """
-
-    phases = ("world_model", "policy")
 
     def __init__(
         self,
@@ -66,6 +69,8 @@ class AlternatingModule(LightningModule):
         policy: Callable[[int, int], Policy],
         world_model_module: Callable[[WorldModel], WorldModelModule] = WorldModelModule,
         policy_module: Callable[[Policy, WorldModel], PolicyModule] = PolicyModule,
+        teacher: Callable[[int, int], WorldModel] | None = None,
+        teacher_module: Callable[[WorldModel], TeacherModule] = TeacherModule,
         known_reward: bool = False,
         known_reward_fn: RewardFn | None = None,
         known_step_fn: StepFn | None = None,
@@ -88,6 +93,8 @@ class AlternatingModule(LightningModule):
         model = world_model(state_dim, action_dim, **known)
         if isinstance(model, SimulatorWorldModel):
             model.connect(known_step_fn)
+            if teacher is not None:
+                raise ValueError(f"teacher must be null for a simulator, which learns nothing, got {teacher}.")
         self.world_model = world_model_module(model)
         self.policy = policy_module(policy(state_dim, action_dim), model)
         if accumulate > 1 and self.policy.imagination == "warm":
@@ -96,8 +103,9 @@ class AlternatingModule(LightningModule):
                 "a whole batch. Use 'replay', or 'sequential' where policy_input_gradient is above 0."
             )
         self.gradient_clip_val, self.accumulate = gradient_clip_val, accumulate
-        children: dict[str, WorldModelModule | PolicyModule] = {"world_model": self.world_model, "policy": self.policy}
-        self.optimized_phases = tuple(phase for phase in self.phases if children[phase].trained_parameters())
+        self.teacher = None if teacher is None else teacher_module(teacher(state_dim, action_dim, **known))
+        self.phases = tuple(self._children())
+        self.optimized_phases = tuple(name for name, child in self._children().items() if child.trained_parameters())
         self.automatic_optimization = False
         self._latest = LatestMetrics()
         self.register_buffer("model_updates", torch.tensor(0))
@@ -113,6 +121,11 @@ class AlternatingModule(LightningModule):
     def behaviour_policy(self) -> Policy:
         """The policy that collects experience and is evaluated."""
         return self.policy.policy
+
+    def _children(self) -> dict[str, WorldModelModule | PolicyModule]:
+        """Return the module of each phase, in the order of the phases."""
+        children = {"teacher": self.teacher, "world_model": self.world_model, "policy": self.policy}
+        return {phase: child for phase, child in children.items() if child is not None}
 
     def setup(self, stage: str) -> None:
         self.check_processes(self.trainer)
@@ -136,7 +149,7 @@ class AlternatingModule(LightningModule):
         self._latest.load_state_dict(checkpoint.get(METRICS_KEY, {}))
 
     def configure_optimizers(self) -> Any:
-        children = dict(zip(self.phases, (self.world_model, self.policy), strict=True))
+        children = self._children()
         return tuple(children[phase].configure_optimizers() for phase in self.optimized_phases)
 
     def on_train_epoch_start(self) -> None:
@@ -144,11 +157,16 @@ class AlternatingModule(LightningModule):
 
     def training_step(self, batch: TensorDict, batch_idx: int) -> Tensor:
         phase = batch["phase"]
-        child = (self.world_model, self.policy)[self.phases.index(phase)]
-        if phase == "world_model":
-            self.world_model.fit_statistics(batch)
+        child = self._children()[phase]
+        if isinstance(child, WorldModelModule):
+            child.fit_statistics(batch)
+        if isinstance(child, TeacherModule):
+            child.forget()
+        elif phase == "world_model":
             self.policy.adopt_statistics()
             self.policy.forget()
+            if self.teacher is not None and self.teacher.world_model.state_scaler.is_fitted:  # not in a short dry run
+                batch = self.teacher.add_to(batch, self.policy.policy)
         if phase in self.optimized_phases:
             optimizers = self.optimizers()
             optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
@@ -159,7 +177,7 @@ class AlternatingModule(LightningModule):
             loss, metrics = child.loss_and_metrics(batch)
         if phase == "world_model":
             self.model_updates += 1
-        else:
+        elif phase == "policy":
             self.policy.after_update()
         self._latest.update(phase, prefixed(phase, metrics))
         if is_written(self.trainer):

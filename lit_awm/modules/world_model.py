@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from tensordict import TensorDict
@@ -71,8 +72,9 @@ class WorldModelModule(LightningModule):
     def fit_statistics(self, batch: TensorDict) -> None:
         """Set the model's standardisation from a batch, unless it has been set before."""
         if not self.world_model.state_scaler.is_fitted:
-            reward = batch["next", "reward"].squeeze(-1)
-            self.world_model.fit_statistics(batch["observation"], batch["action"], reward)
+            last, reward = batch["next", "observation"][:, -1:], batch["next", "reward"].squeeze(-1)
+            states = torch.cat([batch["observation"], last], dim=1)
+            self.world_model.fit_statistics(states, batch["action"], reward)
 
     def check_slice_length(self, trainer: Trainer) -> None:
         """Reject data whose trajectories the model has no positions for, before the first step."""

@@ -11,8 +11,8 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import date
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -22,7 +22,8 @@ from tqdm import tqdm
 from lit_awm.analysis.runs import find_runs
 from lit_awm.checkpoints.files import write_atomically
 from lit_awm.envs import load_optimum, myriad
-from lit_awm.recipes import FAMILIES, options_of
+from lit_awm.recipes import FAMILIES, UNTAUGHT, options_of
+from lit_awm.studies.executors import Executor, run_side_by_side
 
 SYSTEMS = [getattr(myriad, name).name for name in myriad.__all__]
 STEPS = 100  # of an episode, for which a budget of environment steps is stated
@@ -41,15 +42,23 @@ class Method(NamedTuple):
         recipe: The recipe that it starts from.
         num_envs: Episodes that are collected between updates.
         family: Of world models that it puts into the recipe, or None.
+        options: Further options of the recipe.
     """
 
     recipe: str
     num_envs: int
     family: str | None = None
+    options: Sequence[str] = ()
 
 
 AGENTS = {"sac": Method("sac", 1), "online_dt": Method("online_dt", 1)}
-METHODS = {family: Method("common", 4, family) for family in FAMILIES} | AGENTS
+METHODS = {
+    **{family: Method("common", 4, family) for family in FAMILIES},
+    "actions_untaught": Method(
+        "common", 4, "actions", UNTAUGHT
+    ),  # without labelled trajectories, one turn an iteration
+    **AGENTS,
+}
 LOOKAHEAD = 20  # steps, of the reference that plans anew in every step, by the exact model
 REFERENCES = ("random", "constant", "receding", "optimum")  # what runs are compared with
 
@@ -81,11 +90,17 @@ class Job(NamedTuple):
             *(f"--trainer.logger.save_dir={folder.parent}", f"--trainer.logger.name={folder.name}"),
         ]
         swap = [] if method.family is None else options_of(method.family, self.episode_length)
-        return [*CLI, *words, *swap, *options]
+        return [*CLI, *words, *swap, *method.options, *options]
 
 
 def run_study(
-    jobs: Sequence[Job], out: Path, episodes: int, workers: int, options: Sequence[str] = (), progress: bool = True
+    jobs: Sequence[Job],
+    out: Path,
+    episodes: int,
+    workers: int,
+    options: Sequence[str] = (),
+    progress: bool = True,
+    executor: Executor = "local",
 ) -> tuple[list[Row], list[Job]]:
     """Run all jobs that have not ended before; ``results.csv`` grows as they end.
 
@@ -96,6 +111,7 @@ def run_study(
         workers: Runs side by side, each on one thread.
         options: Further options of ``lit-awm fit``, for all runs.
         progress: Whether to show a progress bar.
+        executor: Where they run, see :func:`~lit_awm.studies.executors.run_side_by_side`.
 
     Returns:
         The rows of all jobs that have ended, and the jobs that have failed; what those said is in ``output.txt`` of
@@ -107,19 +123,15 @@ def run_study(
     out.mkdir(parents=True, exist_ok=True)
     _check_settings(out, {"episodes": episodes, "options": sorted(options), "versions": _versions()})
     todo, failed = [job for job in jobs if not (job.folder(out) / RESULT).is_file()], list[Job]()
-    with ThreadPoolExecutor(workers) as pool, tqdm(total=len(jobs), desc="runs", disable=not progress) as bar:
+    run = partial(_run, out=out.resolve(), episodes=episodes, options=options)
+    with tqdm(total=len(jobs), desc="runs", disable=not progress) as bar:
         bar.update(len(jobs) - len(todo))
-        futures = {pool.submit(_run, job, out, episodes, options): job for job in todo}
-        try:
-            for future in as_completed(futures):
-                if not future.result():
-                    failed.append(futures[future])
-                bar.update()
-                bar.set_postfix_str(" ".join(map(str, futures[future])))
-                _write_table(out, jobs)
-        except BaseException:  # as when the user stops it: begin no further run
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        for job, has_ended_well in run_side_by_side(run, todo, workers, executor):
+            if not has_ended_well:
+                failed.append(job)
+            bar.update()
+            bar.set_postfix_str(" ".join(map(str, job)))
+            _write_table(out, jobs)
     return _write_table(out, jobs), sorted(failed)
 
 

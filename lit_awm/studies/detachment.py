@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from lit_awm.analysis import measure_gradients
-from lit_awm.recipes import build, fit, options_of
+from lit_awm.recipes import UNTAUGHT, build, fit, options_of
 from lit_awm.studies.jobs import Row, run_jobs
 from lit_awm.studies.verdict import Verdict
 
@@ -76,6 +76,7 @@ def optimise(job: Job) -> Row:
             f"--data.policy_updates={job.updates}",
             f"--model.policy_module.policy_input_gradient={job.beta}",
             *options_of("simulator", length),
+            *UNTAUGHT,
         ]
     )
     initial = data.draw_initial_states(1)

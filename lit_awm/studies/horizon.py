@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from lit_awm.analysis import random_cost, solve
 from lit_awm.envs import load_optimum
 from lit_awm.envs.factory import make_system
-from lit_awm.recipes import build, fit, options_of
+from lit_awm.recipes import UNTAUGHT, build, fit, options_of
 from lit_awm.studies.fitting import UPDATES
 from lit_awm.studies.jobs import Row, run_jobs
 from lit_awm.studies.verdict import Verdict, is_better
@@ -104,6 +104,7 @@ def learn(job: Job) -> Row:
             f"--data.world_model_updates={max(1, 3 * job.updates * UPDATES.get(job.family, 1))}",
             f"--data.policy_updates={job.updates}",
             *options_of(job.family, length),
+            *UNTAUGHT,
         ]
     )
     trainer = fit(module, data, job.iterations)

@@ -51,7 +51,8 @@ def test_members_learn_by_themselves_and_agree_where_there_is_data() -> None:
 
 def test_errors_are_measured_in_units_of_what_is_predicted() -> None:
     batch = trajectories()
-    for predicts, data in (("difference", batch["observation"].diff(dim=1)), ("state", batch["observation"])):
+    states = torch.cat([batch["observation"], batch["next", "observation"][:, -1:]], dim=1)
+    for predicts, data in (("difference", states.diff(dim=1)), ("state", states)):
         model = MarkovWorldModel(3, 2, predicts=predicts)  # type: ignore[arg-type]
         WorldModelModule(model).fit_statistics(batch)
         torch.testing.assert_close(model.error_scale, data.flatten(0, 1).std(0, correction=0))

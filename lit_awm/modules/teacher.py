@@ -1,0 +1,126 @@
+"""A model of single steps that teaches another one whole trajectories.
+
+Shape legend: ``B`` batch, ``H`` horizon, ``S`` state size, ``A`` action size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from tensordict import TensorDict
+from torch import Tensor
+
+from lit_awm.checks import check_at_least, check_count
+from lit_awm.models import MarkovWorldModel, Policy, WorldModel
+from lit_awm.modules.optimization import default_optimizer
+from lit_awm.modules.world_model import WorldModelModule
+
+LABELLED_AT_ONCE = 10  # batches of trajectories, since to label one takes nearly as long
+FOLLOWING = 0.75  # share of labelled trajectories that follow the policy
+FARTHEST = 10.0  # standard deviations from the mean of the data, beyond which a labelled trajectory is left out
+
+
+class TeacherModule(WorldModelModule):
+    """Fit a model of single steps to recorded trajectories, and let it label fresh sequences of actions.
+
+    Where one step is simple it is learned from few data, while a model that predicts a whole trajectory from its
+    actions has to see many of them: those that the teacher labels cost no step in the real environment. Most of them
+    follow the policy, some recorded actions, all with noise that is held for some steps.
+
+    Args:
+        world_model: The teacher, a model that is fed back what it predicts.
+        transitions: Steps that it is fitted to in an update, drawn from a batch of trajectories; none are left out
+            where the batch has fewer.
+        noise: Largest standard deviation of the noise on actions; that of a trajectory is below it, and mostly small:
+            a square of what is drawn uniformly.
+        mean_hold: Mean number of steps for which noise is held.
+        optimizer: Makes the optimizer from the parameters.
+        scheduler: Makes the learning-rate schedule, stepped after every update.
+
+    Raises:
+        ValueError: If the teacher is of another family, ``transitions`` or ``mean_hold`` is below 1, ``noise`` is
+            negative, or optimizer or scheduler cannot be made of their arguments.
+    """
+
+    phases = ("teacher",)
+
+    def __init__(
+        self,
+        world_model: WorldModel,
+        transitions: int = 256,
+        noise: float = 0.5,
+        mean_hold: float = 10.0,
+        optimizer: OptimizerCallable = default_optimizer,
+        scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        if not isinstance(world_model, MarkovWorldModel):
+            raise ValueError(f"teacher must be a MarkovWorldModel, got {type(world_model).__name__}: it learns steps.")
+        super().__init__(world_model, optimizer, scheduler)
+        check_count(1, transitions=transitions)
+        check_at_least(0, noise=noise)
+        check_at_least(1, mean_hold=mean_hold)
+        self.transitions, self.noise, self.mean_hold = transitions, noise, mean_hold
+        self._labelled: list[TensorDict] = []
+
+    def loss_and_metrics(self, batch: TensorDict) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the mean squared error of single steps, in units of what the teacher predicts, and its parts."""
+        steps = batch.reshape(-1)
+        chosen = torch.randperm(len(steps))[: self.transitions]
+        return super().loss_and_metrics(steps[chosen].unsqueeze(1))
+
+    def add_to(self, batch: TensorDict, policy: Policy) -> TensorDict:
+        """Return a batch ``(B, H)`` of recorded trajectories with labelled ones in place of the second half."""
+        if not self._labelled:
+            self._labelled = list(self._label(batch, policy).chunk(LABELLED_AT_ONCE))
+        labelled = self._labelled.pop()
+        recorded = batch.select(*labelled.keys(True, True))
+        return torch.cat([recorded[: len(recorded) - len(labelled)], labelled])
+
+    def forget(self) -> None:
+        """Drop what has been labelled; to be called when the teacher has changed."""
+        self._labelled = []
+
+    @torch.no_grad()
+    def _label(self, batch: TensorDict, policy: Policy) -> TensorDict:
+        """Return ``(LABELLED_AT_ONCE * B, H)`` trajectories that the teacher imagines."""
+        count, horizon = LABELLED_AT_ONCE * (len(batch) // 2), batch.shape[1]
+        chosen = torch.randint(len(batch), (count,))
+        state, recorded = batch["observation"][chosen, 0], batch["action"][chosen]
+        follows_policy = (torch.rand(count, 1) < FOLLOWING).to(state.device)
+        noise = self._draw_noise(count, horizon).to(state)
+        carry, states, actions, rewards = self.world_model.start(state, horizon), [state], [], []
+        for step in range(horizon):
+            action = torch.where(follows_policy, policy.sample(states[-1]), recorded[:, step])
+            actions.append((action + noise[:, step]).clamp(-1, 1))
+            carry, state, reward = self.world_model.step(carry, actions[-1])
+            states.append(state)
+            rewards.append(reward.unsqueeze(-1))
+        trajectories = torch.stack(states, 1)
+        scaler = self.world_model.state_scaler
+        fits = (scaler(trajectories).abs() < FARTHEST).flatten(1).all(1)
+        after = {"observation": trajectories[:, 1:], "reward": torch.stack(rewards, 1)}
+        rows = TensorDict({"observation": trajectories[:, :-1], "action": torch.stack(actions, 1), "next": after})
+        rows.batch_size = [count, horizon]
+        kept = batch[chosen].select(*rows.keys(True, True))  # instead of those that the teacher cannot know about
+        kept[fits] = rows[fits]
+        return kept
+
+    def _draw_noise(self, count: int, horizon: int) -> Tensor:
+        """Return noise ``(count, H, A)``, piecewise constant in time."""
+        draws = torch.randn(count, horizon, self.world_model.action_dim)
+        renew = torch.rand(count, horizon, 1) < 1 / self.mean_hold
+        renew[:, 0] = True
+        steps = torch.arange(horizon).view(1, -1, 1)
+        last = torch.where(renew, steps, 0).cummax(1).values
+        deviation = self.noise * torch.rand(count, 1, 1).square()
+        return deviation * draws.gather(1, last.expand_as(draws))
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Return the trajectories that are to be served next, so that a resumed run goes on exactly."""
+        return {"labelled": [rows.flatten_keys(".").to_dict() for rows in self._labelled]}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore what ``get_extra_state`` returned."""
+        self._labelled = [TensorDict(rows).auto_batch_size_(2).unflatten_keys(".") for rows in state["labelled"]]

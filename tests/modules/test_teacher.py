@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from tensordict import TensorDict
+
+from lit_awm.data import ExperienceDataModule
+from lit_awm.models import (
+    ActionsWorldModel,
+    CausalTransformer,
+    DeterministicPolicy,
+    MarkovWorldModel,
+    SimulatorWorldModel,
+)
+from lit_awm.modules import AlternatingModule, PolicyModule, TeacherModule
+
+BATCH, HORIZON = 6, 8
+
+
+def trajectories() -> TensorDict:
+    """Random walks in two dimensions, under random actions of one."""
+    states = torch.randn(BATCH, HORIZON + 1, 2).cumsum(1)
+    after = {"observation": states[:, 1:], "reward": torch.randn(BATCH, HORIZON, 1)}
+    rows = {"observation": states[:, :-1], "action": torch.rand(BATCH, HORIZON, 1) * 2 - 1, "next": after}
+    return TensorDict(rows, batch_size=[BATCH, HORIZON])
+
+
+def make_teacher(batch: TensorDict, **options: Any) -> TeacherModule:
+    teacher = TeacherModule(MarkovWorldModel(2, 1, hidden_dim=8), **options)
+    teacher.fit_statistics(batch)
+    return teacher
+
+
+def make_policy() -> DeterministicPolicy:
+    policy = DeterministicPolicy(2, 1, hidden_dim=8)
+    for parameter in policy.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return policy
+
+
+def test_half_of_a_batch_is_recorded_and_half_labelled_by_the_teacher() -> None:
+    batch = trajectories()
+    teacher = make_teacher(batch)
+    mixed = teacher.add_to(batch, make_policy())
+    half = BATCH // 2
+    assert mixed.shape == batch.shape
+    for name in ("observation", "action", ("next", "observation"), ("next", "reward")):
+        assert torch.equal(mixed[name][:half], batch[name][:half])
+    labelled = mixed[half:]
+    assert not torch.equal(labelled["action"], batch["action"][half:])
+    assert torch.equal(labelled["observation"][:, 1:], labelled["next", "observation"][:, :-1])
+    prediction = teacher.world_model(labelled["observation"], labelled["action"])
+    torch.testing.assert_close(labelled["next", "observation"], prediction.state)
+    torch.testing.assert_close(labelled["next", "reward"].squeeze(-1), prediction.reward)
+
+
+def test_labelled_actions_are_the_policys_or_recorded_ones_but_for_noise_that_is_held() -> None:
+    batch, policy = trajectories(), make_policy()
+    labelled = torch.cat([make_teacher(batch, noise=0).add_to(batch, policy)[BATCH // 2 :] for _ in range(8)])
+    follows = (labelled["action"] - policy(labelled["observation"])).abs().amax((1, 2)) < 1e-6
+    repeats = (labelled["action"].unsqueeze(1) == batch["action"]).flatten(2).all(2).any(1)
+    assert (follows ^ repeats).all()
+    assert follows.any()
+    assert repeats.any()
+
+    noise = make_teacher(batch, noise=0.5, mean_hold=4.0)._draw_noise(500, 100)
+    assert (noise.diff(dim=1) != 0).float().mean().item() == pytest.approx(1 / 4, abs=0.02)
+    assert noise.std(dim=(1, 2)).max() > 3 * noise.std(dim=(1, 2)).median() / 2  # each trajectory has its own
+    assert noise.square().mean().sqrt().item() == pytest.approx(0.5 / 5**0.5, rel=0.1)
+    loud = make_teacher(batch, noise=5.0).add_to(batch, policy)
+    assert loud["action"].abs().max() <= 1
+
+
+def test_trajectories_far_from_the_data_are_left_out() -> None:
+    batch = trajectories()
+    teacher = make_teacher(batch)
+    teacher.world_model.difference_scaler.scale.fill_(1e4)
+    mixed = teacher.add_to(batch, make_policy())
+    repeats = (mixed["next", "observation"].unsqueeze(1) == batch["next", "observation"]).flatten(2).all(2).any(1)
+    assert repeats.all()  # recorded ones are in their places
+
+
+def test_the_teacher_learns_single_steps_from_some_of_them() -> None:
+    batch = trajectories()
+    teacher = make_teacher(batch, transitions=10**6)
+    model = teacher.world_model
+    errors = (model(batch["observation"], batch["action"]).state - batch["next", "observation"]) / model.error_scale
+    rewards = model(batch["observation"], batch["action"]).reward - batch["next", "reward"].squeeze(-1)
+    expected = errors.square().mean() + (rewards / model.reward_scaler.scale).square().mean()
+    torch.testing.assert_close(teacher.loss(batch), expected)
+    few = make_teacher(batch, transitions=3)
+    few.world_model.load_state_dict(model.state_dict())
+    assert few.loss(batch) != few.loss(batch)  # others, each time
+
+
+def test_what_has_been_labelled_is_saved_and_dropped_when_the_teacher_changes() -> None:
+    batch, policy = trajectories(), make_policy()
+    teacher = make_teacher(batch)
+    teacher.add_to(batch, policy)
+    other = make_teacher(batch)
+    other.load_state_dict(teacher.state_dict())
+    again, expected = other.add_to(batch, policy), teacher.add_to(batch, policy)
+    assert (again == expected).all()
+    teacher.forget()
+    assert not (teacher.add_to(batch, policy)["action"] == other.add_to(batch, policy)["action"]).all()
+
+
+def test_it_teaches_within_a_run(make_trainer: Callable[..., Trainer]) -> None:
+    data = ExperienceDataModule(
+        "bioreactor",
+        episode_length=10,
+        num_envs=2,
+        warmup_episodes=4,
+        turns=2,
+        teacher_updates=4,
+        world_model_updates=4,
+        policy_updates=2,
+    )
+    module = AlternatingModule(
+        data.state_dim,
+        data.action_dim,
+        world_model=lambda s, a, **known: ActionsWorldModel(s, a, CausalTransformer(8, 1, 1, 10), **known),
+        policy=partial(DeterministicPolicy, hidden_dim=8),
+        policy_module=partial(PolicyModule, imagination_horizon=10),
+        teacher=partial(MarkovWorldModel, hidden_dim=8),
+        clock_step=data.clock_step,
+    )
+    assert module.phases == ("teacher", "world_model", "policy")
+    before = {name: value.clone() for name, value in module.named_parameters()}
+    trainer = make_trainer(max_epochs=2)
+    trainer.fit(module, data)
+    moved = {name.split(".")[0] for name, value in module.named_parameters() if not torch.equal(value, before[name])}
+    assert moved == {"teacher", "world_model", "policy"}
+    assert trainer.callback_metrics.keys() >= {"teacher/loss", "world_model/loss", "policy/return"}
+    assert (module.model_updates.item(), module.policy_updates.item()) == (8, 4)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"noise": -1.0}, "noise must be at least 0, got -1"),
+        ({"mean_hold": 0.5}, "mean_hold must be at least 1, got 0.5"),
+        ({"transitions": 0}, "transitions must be .*1.*, got 0"),
+    ],
+)
+def test_bad_arguments_are_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        TeacherModule(MarkovWorldModel(2, 1), **options)
+
+
+def test_only_a_model_of_single_steps_teaches() -> None:
+    with pytest.raises(ValueError, match="teacher must be a MarkovWorldModel, got ActionsWorldModel"):
+        TeacherModule(ActionsWorldModel(2, 1))
+
+
+def test_a_simulator_is_not_taught() -> None:
+    data = ExperienceDataModule("bioreactor", episode_length=10)
+    with pytest.raises(ValueError, match="teacher must be null for a simulator"):
+        AlternatingModule(
+            data.state_dim,
+            data.action_dim,
+            world_model=SimulatorWorldModel,
+            policy=DeterministicPolicy,
+            teacher=MarkovWorldModel,
+            known_step_fn=data.known_step_fn,
+        )

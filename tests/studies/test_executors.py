@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import pytest
+
+from lit_awm.studies import executors
+from lit_awm.studies.executors import check_executor, run_side_by_side
+
+
+def is_even(job: int) -> bool:
+    return job % 2 == 0
+
+
+def test_every_job_is_done_once_and_tells_how_it_ended() -> None:
+    assert sorted(run_side_by_side(is_even, range(5), workers=2)) == [(job, is_even(job)) for job in range(5)]
+
+
+def test_no_job_begins_after_a_stop() -> None:
+    begun = []
+
+    def begin(job: int) -> bool:
+        begun.append(job)
+        return True
+
+    for _ in run_side_by_side(begin, range(100), workers=1):
+        break  # as when the user stops it
+    assert len(begun) < 100
+
+
+def test_ray_does_the_same() -> None:
+    pytest.importorskip("ray")
+    assert sorted(run_side_by_side(is_even, range(3), workers=2, executor="ray")) == [(0, True), (1, False), (2, True)]
+
+
+def test_ray_is_asked_for_in_vain_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_executor("local")
+    monkeypatch.setattr(executors, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"executor ray needs Ray: pip install 'lit-awm\[ray\]'"):
+        check_executor("ray")
