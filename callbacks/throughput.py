@@ -1,17 +1,21 @@
-"""Log how fast a run goes."""
+"""Log how fast a run goes, and in how much memory."""
 
 from __future__ import annotations
 
+import sys
 import time
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class Throughput(Callback):
-    """Log ``time/elapsed_s``, ``time/env_steps_per_s`` and ``time/updates_per_s`` after every epoch.
+    """Log time and memory after every epoch.
 
+    Their names are ``time/elapsed_s``, ``time/env_steps_per_s``, ``time/updates_per_s`` and ``memory/peak_mb``.
     Time is wall time since training first started, whatever it was spent on; a resumed run goes on counting. The rates
-    are averages over it.
+    are averages over it. Memory is the most, in 10^6 bytes, that this process has had: of the GPU where it trains on
+    one; on Windows it is not told.
     """
 
     def __init__(self) -> None:
@@ -34,7 +38,8 @@ class Throughput(Callback):
             "time/env_steps_per_s": env_steps / elapsed,
             "time/updates_per_s": trainer.global_step / elapsed,
         }
-        pl_module.log_dict(rates)
+        memory = peak_memory(pl_module.device)
+        pl_module.log_dict(rates if memory is None else rates | {"memory/peak_mb": memory / 1e6})
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._elapsed_before, self._begin = self.elapsed, None
@@ -46,3 +51,14 @@ class Throughput(Callback):
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
         """Go on counting from ``state_dict``."""
         self._elapsed_before = state_dict["elapsed_s"]
+
+
+def peak_memory(device: torch.device) -> float | None:
+    """Return the most bytes that this process has had: of a GPU, or of memory; None where that is not told."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return None
+    import resource  # which Windows has not
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -11,9 +11,9 @@ from lit_awm.analysis.runs import Run
 from lit_awm.analysis.statistics import (
     Interval,
     bootstrap,
+    improvement,
     median,
     performance_profile,
-    probability_of_improvement,
 )
 
 SCORES = ("regret", "gap", "cost")
@@ -48,10 +48,10 @@ def shared_tasks(runs: Sequence[Run], score: str = "regret") -> list[str]:
     ]
 
 
-def typical_time(runs: Iterable[Run]) -> float:
-    """Return the median of the training times that were logged, in seconds; NaN if none was."""
-    times = [run.seconds for run in runs if not math.isnan(run.seconds)]
-    return middle(times) if times else math.nan
+def typical(values: Iterable[float]) -> float:
+    """Return the median of what was logged, for example of training times; NaN if nothing was."""
+    logged = [value for value in values if not math.isnan(value)]
+    return middle(logged) if logged else math.nan
 
 
 def aggregate(runs: Sequence[Run], score: str = "regret") -> list[Row]:
@@ -68,7 +68,8 @@ def aggregate(runs: Sequence[Run], score: str = "regret") -> list[Row]:
                 "iqm": bootstrap(scores),
                 "median": median(scores),
                 "least_runs": min(map(len, scores)),
-                "seconds": typical_time([run for task in tasks for run in of(runs, method, task)]),
+                "seconds": typical(run.seconds for task in tasks for run in of(runs, method, task)),
+                "memory_mb": typical(run.memory_mb for task in tasks for run in of(runs, method, task)),
             }
         )
     return sorted(rows, key=lambda row: row["iqm"].estimate)
@@ -84,17 +85,18 @@ def final_scores(runs: Sequence[Run]) -> list[Row]:
             for score in ("env_steps", *SCORES):
                 values = [run.last[score] for run in chosen if score in run.last]
                 row[score] = Interval(middle(values), min(values), max(values)) if values else None
-            row["seconds"] = typical_time(chosen)
+            row["seconds"] = typical(run.seconds for run in chosen)
+            row["memory_mb"] = typical(run.memory_mb for run in chosen)
             rows.append(row)
     return rows
 
 
-def improvements(runs: Sequence[Run], score: str = "regret") -> dict[tuple[str, str], float]:
-    """Return for each pair of methods the probability that a run of the first one costs less."""
+def improvements(runs: Sequence[Run], score: str = "regret") -> dict[tuple[str, str], Interval]:
+    """Return for each pair of methods the probability that a run of the first one costs less, with its interval."""
     tasks, methods = shared_tasks(runs, score), methods_of(runs)
     tables = {method: scores_of(runs, method, tasks, score) for method in methods} if tasks else {}
     return {
-        (ours, theirs): probability_of_improvement(tables[ours], tables[theirs])
+        (ours, theirs): improvement(tables[ours], tables[theirs])
         for ours in tables
         for theirs in tables
         if ours != theirs

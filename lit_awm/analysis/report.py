@@ -139,16 +139,24 @@ def _over_tasks(runs: Sequence[Run], folder: Path) -> Iterator[str]:
     )
     if min(row["least_runs"] for row in rows) < ENOUGH:
         yield f"<p>With fewer than {ENOUGH} runs of a task, as here, intervals are narrower than they should be.</p>"
-    header = ["method", "interquartile mean", "median", "runs", "training time"]
+    header = ["method", "interquartile mean", "median", "runs", "training time", "memory"]
     cells = [
-        [row["method"], _estimate(row), _percent(row["median"]), row["runs"], _seconds(row["seconds"])] for row in rows
+        [
+            *(row["method"], _estimate(row["iqm"], row), _percent(row["median"]), row["runs"]),
+            *(_amount(row["seconds"], "s"), _amount(row["memory_mb"], "MB")),
+        ]
+        for row in rows
     ]
     yield _table(header, cells)
     _write_csv(folder / "over_tasks.csv", [_spread_out(row) for row in rows])
     pairs, names = improvements(runs), [row["method"] for row in rows]
     yield "<p>Probability that a run of the row's method has less regret than one of the column's:</p>"
     matrix = [
-        [ours, *(_percent(pairs[ours, theirs], 0) if ours != theirs else "" for theirs in names)] for ours in names
+        [
+            row["method"],
+            *(_estimate(pairs[pair], row, 0) if (pair := (row["method"], name)) in pairs else "" for name in names),
+        ]
+        for row in rows
     ]
     yield _table(["", *names], matrix)
     profile = partial(figures.performance_profiles, runs)
@@ -159,12 +167,12 @@ def _every_task(runs: Sequence[Run], folder: Path) -> Iterator[str]:
     rows = final_scores(runs)
     yield "<h2>Each task</h2>"
     yield '<p class="faint">Median over the runs, with the range.</p>'
-    header = ["task", "method", "runs", "environment steps", "cost", "regret", "gap", "training time"]
+    header = ["task", "method", "runs", "environment steps", "cost", "regret", "gap", "training time", "memory"]
     cells = [
         [
             *(row["task"], row["method"], row["runs"], _range(row["env_steps"], "{:,.0f}".format)),
             *(_range(row["cost"], _number), _range(row["regret"], _percent), _range(row["gap"], _percent)),
-            _seconds(row["seconds"]),
+            *(_amount(row["seconds"], "s"), _amount(row["memory_mb"], "MB")),
         ]
         for row in rows
     ]
@@ -225,15 +233,14 @@ def _number(value: float) -> str:
     return f"{value:.6g}"
 
 
-def _seconds(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.0f} s"
+def _amount(value: float, unit: str) -> str:
+    return "-" if math.isnan(value) else f"{value:.0f} {unit}"
 
 
-def _estimate(row: dict[str, Any]) -> str:
-    """Return an interquartile mean with its interval, which there is none of with one run for each task."""
-    iqm: Interval = row["iqm"]
-    interval = f" [{_percent(iqm.low)}, {_percent(iqm.high)}]" if row["runs"] > row["tasks"] else " (no interval)"
-    return _percent(iqm.estimate) + interval
+def _estimate(found: Interval, row: dict[str, Any], digits: int = 2) -> str:
+    """Return an estimate with its interval, which there is none of with one run for each task."""
+    estimate, low, high = (_percent(value, digits) for value in found)
+    return estimate + (f" [{low}, {high}]" if row["runs"] > row["tasks"] else " (no interval)")
 
 
 def _range(interval: Interval | None, form: Callable[[float], str]) -> str:

@@ -33,6 +33,7 @@ class Run:
         gradient_norms: Environment steps at the evaluation that follows, and norm of the gradient: of the policy in a
             world model, or of all that an agent without one trains. Of every row of the log that has one.
         seconds: Training time; NaN where it was not logged.
+        memory_mb: The most memory that the process had, in 10^6 bytes; NaN where it was not logged.
         method: What the run is called in comparisons.
     """
 
@@ -44,6 +45,7 @@ class Run:
     evaluations: list[dict[str, float]]
     gradient_norms: list[tuple[float, float]]
     seconds: float
+    memory_mb: float
     method: str = field(default="")
 
     @property
@@ -123,9 +125,12 @@ def read_run(folder: Path) -> Run:
     ]
     if evaluations and not all(map(math.isfinite, evaluations[-1].values())):
         raise ValueError(f"{folder} must have finite scores, got {evaluations[-1]}. Leave the run out.")
-    times = [row["time/elapsed_s"] for row in rows if "time/elapsed_s" in row]
+    amounts = [
+        next((row[name] for row in reversed(rows) if name in row), math.nan)
+        for name in ("time/elapsed_s", "memory/peak_mb")
+    ]
     norms = list(_gradient_norms(rows))
-    return Run(folder, env, length, seed, settings, evaluations, norms, times[-1] if times else math.nan)
+    return Run(folder, env, length, seed, settings, evaluations, norms, *amounts)
 
 
 def differences(runs: Iterable[Run]) -> dict[str, dict[str, str]]:
@@ -182,11 +187,12 @@ def _is_same(run: Run, other: Run) -> bool:
 
 
 def _model_name(settings: dict[str, str]) -> str:
-    """Return what a recipe's model is called: ``actions``, ``actions RecurrentBackbone``, ``SAC``."""
+    """Return what a recipe's model is called: ``actions``, ``actions RecurrentBackbone taught``, ``SAC``."""
     model = settings.get("model.class_path", "").rpartition(".")[2]
     world_model = settings.get("model.init_args.world_model.class_path", "").rpartition(".")[2]
     if not world_model:
         return model.removesuffix("Module")
     backbone = settings.get("model.init_args.world_model.init_args.backbone.class_path", "").rpartition(".")[2]
     suffix = "" if backbone in ("", "CausalTransformer") else f" {backbone}"
-    return world_model.removesuffix("WorldModel").lower() + suffix
+    taught = " taught" if "model.init_args.teacher.class_path" in settings else ""
+    return world_model.removesuffix("WorldModel").lower() + suffix + taught

@@ -61,15 +61,7 @@ def bootstrap(
     Raises:
         ValueError: If a task has no runs, or a number is out of its range.
     """
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be between 0 and 1, got {confidence}.")
-    if resamplings < 1:
-        raise ValueError(f"resamplings must be at least 1, got {resamplings}.")
-    tables, chance = [np.asarray(task, dtype=float) for task in _check(scores)], np.random.default_rng(seed)
-    drawn = [statistic([chance.choice(task, len(task)).tolist() for task in tables]) for _ in range(resamplings)]
-    tail = 50 * (1 - confidence)
-    low, high = np.percentile(drawn, [tail, 100 - tail])
-    return Interval(statistic(scores), float(low), float(high))
+    return _bootstrap([scores], statistic, confidence, resamplings, seed)
 
 
 def probability_of_improvement(ours: Scores, theirs: Scores) -> float:
@@ -89,10 +81,46 @@ def probability_of_improvement(ours: Scores, theirs: Scores) -> float:
     return float(np.mean([_share_of_wins(*pair) for pair in zip(_check(ours), _check(theirs), strict=True)]))
 
 
+def improvement(
+    ours: Scores, theirs: Scores, confidence: float = 0.95, resamplings: int = 2000, seed: int = 0
+) -> Interval:
+    """Return the probability of improvement with its interval under a stratified bootstrap, as :func:`bootstrap` does.
+
+    Args:
+        ours: A row of scores for each task.
+        theirs: The same tasks, in the same order.
+        confidence: Share in (0, 1) of the bootstrap's distribution between the bounds.
+        resamplings: Number ``R`` of pairs of tables that are drawn.
+        seed: Of the draws.
+
+    Raises:
+        ValueError: If the tasks are not as many, one has no runs, or a number is out of its range.
+    """
+    return _bootstrap([ours, theirs], probability_of_improvement, confidence, resamplings, seed)
+
+
 def performance_profile(scores: Scores, thresholds: Sequence[float]) -> Array:
     """Return the share of runs whose score is at most each of the thresholds, averaged over tasks."""
     found = [np.asarray(task, dtype=float)[:, None] <= np.asarray(thresholds) for task in _check(scores)]
     return np.mean([task.mean(axis=0) for task in found], axis=0)
+
+
+def _bootstrap(
+    tables: Sequence[Scores], statistic: Callable[..., float], confidence: float, resamplings: int, seed: int
+) -> Interval:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1, got {confidence}.")
+    if resamplings < 1:
+        raise ValueError(f"resamplings must be at least 1, got {resamplings}.")
+    chance = np.random.default_rng(seed)
+    rows = [[np.asarray(task, dtype=float) for task in _check(scores)] for scores in tables]
+    drawn = [
+        statistic(*([chance.choice(task, len(task)).tolist() for task in table] for table in rows))
+        for _ in range(resamplings)
+    ]
+    tail = 50 * (1 - confidence)
+    low, high = np.percentile(drawn, [tail, 100 - tail])
+    return Interval(statistic(*tables), float(low), float(high))
 
 
 def _share_of_wins(ours: Sequence[float], theirs: Sequence[float]) -> float:

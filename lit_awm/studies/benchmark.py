@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import subprocess
@@ -176,8 +177,7 @@ def _fit(job: Job, out: Path, episodes: int, options: Sequence[str]) -> Row:
     """Fit in a process of its own, or go on with that, and return the row."""
     command = job.command(out, episodes, options)
     with (job.folder(out) / "output.txt").open("ab") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=_environment())
-        memory = _wait(process)
+        process = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=_environment(), check=False)
     if process.returncode != 0:
         raise RuntimeError(f"lit-awm fit has ended with status {process.returncode}")
     (run,) = find_runs([job.folder(out)])
@@ -185,7 +185,7 @@ def _fit(job: Job, out: Path, episodes: int, options: Sequence[str]) -> Row:
         **job._asdict(),
         **run.last,
         "train_seconds": run.seconds,
-        "peak_memory_mb": memory,
+        "peak_memory_mb": None if math.isnan(run.memory_mb) else run.memory_mb,
         "recipe": run.digest,
         "cpu": f"{platform.machine()}, {os.cpu_count()} cores",
         "date": f"{date.today():%Y-%m-%d}",
@@ -211,16 +211,6 @@ def _refer(job: Job, out: Path) -> Row:
     if optimum is not None and cost is not None:
         row |= {"regret": optimum.regret(cost), "gap": optimum.gap(cost)}
     return row
-
-
-def _wait(process: subprocess.Popen[bytes]) -> float | None:
-    """Wait for a process to end, and return the most memory it had, in 10^6 bytes; None where that is not told."""
-    if sys.platform == "win32":
-        process.wait()
-        return None
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return round(usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6, 1)
 
 
 def _write_table(out: Path, jobs: Iterable[Job]) -> list[Row]:

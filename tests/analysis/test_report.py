@@ -34,9 +34,10 @@ def write_run(root: Path, model: dict[str, Any], env: str, seed: int, regrets: l
         "data": {"class_path": "d", "init_args": data},
     }
     (folder / "lit_awm_config.yaml").write_text(yaml.safe_dump(recipe))
-    rows = ["step,policy/grad_norm,env_steps,eval/cost,eval/regret,eval/gap,time/elapsed_s"]
+    rows = ["step,policy/grad_norm,env_steps,eval/cost,eval/regret,eval/gap,time/elapsed_s,memory/peak_mb"]
     for i, regret in enumerate(regrets, start=1):
-        rows += [f"{i},{2 + i},,,,,", f"{i},,{400 * i},{1 + regret},{regret},{2 * regret},", f"{i},,,,,,{10 * i}"]
+        rows += [f"{i},{2 + i},,,,,,", f"{i},,{400 * i},{1 + regret},{regret},{2 * regret},,"]
+        rows += [f"{i},,,,,,{10 * i},{300 + i}"]
     (folder / "metrics.csv").write_text("\n".join(rows) + "\n")
     return folder
 
@@ -99,11 +100,11 @@ def test_the_tables_hold_the_last_scores(root: Path) -> None:
     assert (first["method"], first["runs"]) == ("actions", 9)
     assert first["iqm"].estimate == pytest.approx(0.02, abs=1e-9)  # of .01 .01 .02 .02 .02 .02 .02 .03 .03
     assert second["iqm"].low > first["iqm"].high
-    assert first["seconds"] == 20
+    assert (first["seconds"], first["memory_mb"]) == (20, 302)
     row = next(row for row in final_scores(runs) if (row["task"], row["method"]) == ("harvest, 100 steps", "SAC"))
     assert row["regret"] == pytest.approx((0.4, 0.3, 0.5))
     assert row["gap"] == pytest.approx((0.8, 0.6, 1.0))
-    assert improvements(runs) == {("actions", "SAC"): 1.0, ("SAC", "actions"): 0.0}
+    assert improvements(runs) == {("actions", "SAC"): (1.0, 1.0, 1.0), ("SAC", "actions"): (0.0, 0.0, 0.0)}
     lengths = {(row["method"], row["episode_length"]): row["iqm"].estimate for row in by_length(runs)}
     expected = {("actions", 100): 0.02, ("actions", 1000): 0.02, ("SAC", 100): 0.4, ("SAC", 1000): 0.8}
     assert lengths == pytest.approx(expected)

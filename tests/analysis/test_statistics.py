@@ -9,6 +9,7 @@ import pytest
 
 from lit_awm.analysis.statistics import (
     bootstrap,
+    improvement,
     interquartile_mean,
     median,
     performance_profile,
@@ -36,6 +37,15 @@ def test_the_probability_of_improvement_counts_pairs_of_runs_with_ties_a_half() 
     found = probability_of_improvement(ours, theirs)
     assert found == pytest.approx(mean(shares), abs=1e-12)
     assert probability_of_improvement(theirs, ours) == pytest.approx(1 - found, abs=1e-12)
+
+
+def test_the_interval_of_an_improvement_is_that_of_every_possible_draw() -> None:
+    ours, theirs = [[1.0, 2.5]], [[2.0, 3.0, 1.5]]
+    draws = itertools.product(itertools.product(ours[0], repeat=2), itertools.product(theirs[0], repeat=3))
+    every = [probability_of_improvement([a], [b]) for a, b in draws]
+    found = improvement(ours, theirs, confidence=0.6, resamplings=20_000)
+    assert found.estimate == probability_of_improvement(ours, theirs)
+    assert found[1:] == pytest.approx(np.percentile(every, [20, 80]), abs=1e-9)
 
 
 def test_the_profile_is_the_share_of_runs_up_to_each_threshold_averaged_over_tasks() -> None:

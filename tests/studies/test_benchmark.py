@@ -121,7 +121,7 @@ def test_an_error_of_one_job_is_told_in_its_output_and_ends_no_other(monkeypatch
 def test_a_study_that_is_stopped_begins_no_further_run(monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[Job] = []
 
-    def stop(job: Job, *_: object) -> bool:
+    def stop(job: Job, **_: object) -> bool:
         begun.append(job)
         raise KeyboardInterrupt
 
