@@ -125,12 +125,12 @@ def read_run(folder: Path) -> Run:
     ]
     if evaluations and not all(map(math.isfinite, evaluations[-1].values())):
         raise ValueError(f"{folder} must have finite scores, got {evaluations[-1]}. Leave the run out.")
-    amounts = [
+    seconds, memory = (
         next((row[name] for row in reversed(rows) if name in row), math.nan)
         for name in ("time/elapsed_s", "memory/peak_mb")
-    ]
+    )
     norms = list(_gradient_norms(rows))
-    return Run(folder, env, length, seed, settings, evaluations, norms, *amounts)
+    return Run(folder, env, length, seed, settings, evaluations, norms, seconds, memory)
 
 
 def differences(runs: Iterable[Run]) -> dict[str, dict[str, str]]:
