@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lit_awm.analysis import Gradients, measure_gradients
 from lit_awm.callbacks.policy_module import policy_module
 from lit_awm.checks import check_count, check_positive
+from lit_awm.distributed import gather_objects
 
 
 class AdaptiveHorizon(Callback):
@@ -80,8 +81,9 @@ class AdaptiveHorizon(Callback):
                     policy_input_gradient=module.policy_input_gradient,
                     action_noise=module.draw_noise(initial, self.horizon),
                 )
-            module.imagination_horizon = self.adapt(measured[0])
-            self._signal_to_noise = measured[0].signal_to_noise
+            first = gather_objects(measured[0])[0]  # of the first process, so that all agree
+            module.imagination_horizon = self.adapt(first)
+            self._signal_to_noise = first.signal_to_noise
         if self._signal_to_noise is not None:
             pl_module.log("policy/horizon_snr", self._signal_to_noise, batch_size=1)
         pl_module.log("policy/imagination_horizon", float(module.imagination_horizon), batch_size=1)

@@ -24,7 +24,7 @@ class SaveOnInterrupt(Checkpoint):
     with status 128 plus the number of the signal. A second signal stops it at once, without saving.
 
     After an error in an update, or later, a checkpoint of the state as it was is saved as ``exception.ckpt``, to look
-    into; ``last.ckpt`` stays as it was.
+    into; ``last.ckpt`` stays as it was. Where there are several processes nothing is saved after an error.
     """
 
     def __init__(self) -> None:
@@ -80,7 +80,8 @@ class SaveOnInterrupt(Checkpoint):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._restore_handlers()
         is_dry = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
-        if isinstance(exception, Exception) and self._has_begun and not is_dry:
+        is_alone = trainer.world_size == 1  # else the other processes, which would have to help, may be gone
+        if isinstance(exception, Exception) and self._has_begun and not is_dry and is_alone:
             path = self._folder(trainer) / "exception.ckpt"
             try:
                 trainer.save_checkpoint(path)

@@ -39,7 +39,7 @@ class Throughput(Callback):
             "time/updates_per_s": trainer.global_step / elapsed,
         }
         memory = peak_memory(pl_module.device)
-        pl_module.log_dict(rates if memory is None else rates | {"memory/peak_mb": memory / 1e6})
+        pl_module.log_dict(rates if memory is None else rates | {"memory/peak_mb": memory / 1e6}, sync_dist=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._elapsed_before, self._begin = self.elapsed, None

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 from tensordict import TensorDict
 
+from lit_awm.distributed import gather_objects, rank
+
 
 class ExperienceSource(Protocol):
     """What the loop asks of the data: new experience, and batches of it."""
@@ -70,12 +72,12 @@ class AlternatingLoop:
         return self._initial_states.copy().set_non_tensor("phase", phase)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position in the pass and what it holds on to."""
+        """Return the position in the pass and what each process holds on to; all of them must call it."""
         states = self._initial_states
         return {
             "position": self.position,
             "updates": dict(self.updates),
-            "initial_states": None if states is None else states["observation"],
+            "initial_states": gather_objects(None if states is None else states["observation"]),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -94,7 +96,7 @@ class AlternatingLoop:
                 "change them."
             )
         self.position = self._resume_at = position
-        states = state_dict["initial_states"]
+        states = state_dict["initial_states"][rank()]
         self._initial_states = None if states is None else TensorDict({"observation": states}, len(states))
 
 

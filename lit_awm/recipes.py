@@ -161,7 +161,7 @@ class AwmCLI(LightningCLI):
         try:
             super().instantiate_classes()
             if isinstance(self.model, AlternatingModule):  # before processes are started
-                self.model.check_processes(self.trainer)
+                self.model.check_strategy(self.trainer)
         except (ValueError, TypeError, ImportError, RuntimeError, MisconfigurationException) as error:
             self.parser.error(str(_first_cause(error)))
 

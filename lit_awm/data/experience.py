@@ -17,6 +17,8 @@ from lit_awm.checks import check_at_least, check_count
 from lit_awm.data.evaluation import EvaluationEpisodes
 from lit_awm.data.exploration import STEP, Exploration, tell_rewards
 from lit_awm.data.returns import add_returns
+from lit_awm.data.segments import Segments
+from lit_awm.distributed import check_ranks, gather_objects, process_count, rank
 from lit_awm.envs import KnownReward, KnownStep, load_optimum, make_env
 from lit_awm.envs.simulators import SimulatorEnv
 from lit_awm.loops import AlternatingLoop
@@ -26,6 +28,7 @@ TRAJECTORY = ("collector", "traj_ids")
 EVALUATION_SEED = 2**31 - 1
 STORED = ("observation", "action", "is_init", TRAJECTORY, ("next", "observation"), ("next", "reward"))
 STORED_FOR_AGENTS = ("return_to_go", "episode_return", ("next", "terminated"))
+RANK_STRIDE = 100_003  # between the seeds of two processes
 DRAWN_AT_ONCE = 10  # batches of trajectories, since to draw one takes nearly as long
 
 ImagineFrom = Literal["start", "anywhere"]
@@ -125,13 +128,18 @@ class ExperienceDataModule(LightningDataModule):
         self.world_model_batch_size, self.policy_batch_size = world_model_batch_size, policy_batch_size
         self.agent_batch_size, self.turns = agent_batch_size, turns
         self.imagine_from, self.capacity, self.seed = imagine_from, capacity, seed
-        self.env_steps = self.longest_episode = 0
-        self.segments: list[dict[str, Any]] = []  # what has been collected, as it was added to the buffer
+        self.longest_episode, self.processes = 0, 1
+        self.segments = Segments(capacity)
         self._drawn: list[TensorDict] = []  # batches that are to be served next
         self.stored: tuple[Any, ...] = STORED
         self.policy: Policy | None = None
         self.collector: Collector | None = None
         self.exploration: Exploration
+
+    @property
+    def env_steps(self) -> int:
+        """Steps in the real environment so far, of all processes together."""
+        return self.segments.collected * self.processes
 
     # -- What models need to know about the environment -----------------------------------------------------------
 
@@ -173,6 +181,7 @@ class ExperienceDataModule(LightningDataModule):
         assert self.trainer is not None
         self.policy = getattr(self.trainer.lightning_module, "behaviour_policy", None)
         self.phases = getattr(self.trainer.lightning_module, "phases", ("world_model",))
+        self.processes = process_count()
         if stage != "fit":
             return
         is_for_agent = "agent" in self.phases
@@ -185,7 +194,9 @@ class ExperienceDataModule(LightningDataModule):
                 )
             self.exploration.policy = self.policy
             return
-        self.env.set_seed(self.seed)
+        self.env.set_seed(self.seed + RANK_STRIDE * rank())
+        if self.processes > 1:  # all have begun with the same
+            torch.manual_seed(torch.initial_seed() + RANK_STRIDE * rank())
         self.exploration = Exploration(self.policy, self.action_dim, self.exploration_noise, self.mean_hold)
         self.collector = Collector(
             tell_rewards(self.env),
@@ -248,13 +259,7 @@ class ExperienceDataModule(LightningDataModule):
                 add_returns(episodes)
             rows = episodes.select(*self.stored).reshape(-1).clone()
             self.buffer.extend(rows)
-            self.segments.append({"first": self.env_steps, "rows": rows.flatten_keys(".").to_dict()})
-            self.env_steps += len(rows)
-            self.segments = [each for each in self.segments if self._is_in_use(each)]
-
-    def _is_in_use(self, segment: dict[str, Any]) -> bool:
-        """Tell whether not all rows of a segment have been overwritten."""
-        return segment["first"] + len(segment["rows"]["observation"]) > self.env_steps - self.capacity
+            self.segments.add(rows)
 
     def _check_episodes(self, episodes: TensorDictBase) -> None:
         observations, rewards = episodes["next", "observation"], episodes["next", "reward"]
@@ -305,17 +310,23 @@ class ExperienceDataModule(LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """Return experience, counters, and the state of the collector and of all generators.
 
-        The experience is a list of segments, each with its ``first`` row and its ``rows`` by name. None of them ever
-        changes, so that a later checkpoint needs to write the new ones only.
+        The experience is that of all processes, see :class:`~lit_awm.data.segments.Segments`; what else differs
+        between them is a list with an entry for each. All of them must call it.
         """
         if self.collector is None:
             return {}
+        return {
+            "env_steps": self.env_steps,
+            "experience": self.segments.state(),
+            "ranks": gather_objects(self._own_state()),
+        }
+
+    def _own_state(self) -> dict[str, Any]:
+        assert self.collector is not None
         collector = dict(self.collector.state_dict())
         collector.pop("policy_state_dict")
         return {
-            "env_steps": self.env_steps,
             "longest_episode": self.longest_episode,
-            "experience": list(self.segments),
             "drawn": TensorDict.stack(self._drawn).flatten_keys(".").to_dict() if self._drawn else {},
             "collector": collector,
             "env": self.env.rng.get_state(),
@@ -324,24 +335,28 @@ class ExperienceDataModule(LightningDataModule):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on as if the run had never stopped; outside of a fit only the counter matters."""
-        self.env_steps = state_dict["env_steps"]
+        """Go on as if the run had never stopped; outside of a fit only the counter matters.
+
+        Raises:
+            ValueError: If it was taken with another number of processes.
+        """
+        self.segments.collected = state_dict["env_steps"] // self.processes
         if self.collector is None:
             return
-        self.longest_episode = state_dict["longest_episode"]
-        self.segments = list(state_dict["experience"])
-        if self.segments:  # the oldest may have been overwritten: go on where it had been written to
-            self.buffer.writer.load_state_dict({"_cursor": self.segments[0]["first"] % self.capacity})
-        for segment in self.segments:
-            rows = segment["rows"]
-            self.buffer.extend(TensorDict(rows, batch_size=len(rows["observation"])).unflatten_keys("."))
-        drawn = TensorDict(state_dict["drawn"]).auto_batch_size_(3).unflatten_keys(".")
-        self._drawn = list(drawn.unbind(0)) if state_dict["drawn"] else []
-        self.collector.load_state_dict(state_dict["collector"], strict=False)
-        self.env.rng.set_state(state_dict["env"])
+        check_ranks(len(state_dict["ranks"]))
+        parts, own = self.segments.load(state_dict["experience"], self.segments.collected), state_dict["ranks"][rank()]
+        # The oldest may have been overwritten: go on where it had been written to.
+        self.buffer.writer.load_state_dict({"_cursor": self.segments.cursor})
+        for rows in parts:
+            self.buffer.extend(rows)
+        self.longest_episode = own["longest_episode"]
+        drawn = TensorDict(own["drawn"]).auto_batch_size_(3).unflatten_keys(".")
+        self._drawn = list(drawn.unbind(0)) if own["drawn"] else []
+        self.collector.load_state_dict(own["collector"], strict=False)
+        self.env.rng.set_state(own["env"])
         if isinstance(self.env, SimulatorEnv):
-            self.env.set_random_states(state_dict["simulators"])
-        generators = dict(state_dict["global"])
+            self.env.set_random_states(own["simulators"])
+        generators = dict(own["global"])
         if not torch.cuda.is_available():
             generators.pop("torch_cuda", None)  # a run that moves to a CPU draws from the CPU's generator
         GlobalRNGState().load_state_dict(generators)

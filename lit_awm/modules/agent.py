@@ -11,6 +11,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from tensordict import TensorDict
 from torch import Tensor, nn
 
+from lit_awm.distributed import OwnReduction, average_gradients, gather
 from lit_awm.models import Policy
 from lit_awm.modules.optimization import build_optimizer, log_evaluation, prefixed
 
@@ -36,6 +37,7 @@ class AgentModule(LightningModule, ABC):
     ) -> None:
         super().__init__()
         self.policy, self.optimizer, self.scheduler = policy, optimizer, scheduler
+        self._reduction = OwnReduction()
         self.register_buffer("updates", torch.tensor(0))
 
     @property
@@ -62,10 +64,17 @@ class AgentModule(LightningModule, ABC):
     def fit_statistics(self, batch: TensorDict) -> None:
         """Set the standardisation from a batch, unless it has been set before."""
         if not self.policy.state_scaler.is_fitted:
-            self.policy.state_scaler.fit(batch["observation"])
+            self.policy.state_scaler.fit(gather(batch["observation"]))
 
     def on_train_batch_start(self, batch: TensorDict, batch_idx: int) -> None:
         self.fit_statistics(batch)
+        self._reduction.begin(self.trainer)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self._reduction.end()
+
+    def on_after_backward(self) -> None:
+        average_gradients(self.trained_parameters())
 
     def training_step(self, batch: TensorDict, batch_idx: int) -> Tensor:
         loss, metrics = self.loss_and_metrics(batch)
@@ -78,7 +87,7 @@ class AgentModule(LightningModule, ABC):
 
     def validation_step(self, batch: TensorDict, batch_idx: int) -> None:
         log_evaluation(self, batch)
-        self.log("agent_updates", self.updates.float(), batch_size=1)
+        self.log("agent_updates", self.updates.float(), batch_size=1, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         return build_optimizer(self.trained_parameters(), self.optimizer, self.scheduler)

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from tensordict import TensorDict
 from torch import Tensor
 
 from lit_awm.checks import check_at_least
+from lit_awm.distributed import OwnReduction, average_gradients, load_ranks, save_ranks
 from lit_awm.models import Policy, RewardFn, SimulatorWorldModel, StepFn, WorldModel
 from lit_awm.modules.latest_metrics import LatestMetrics
 from lit_awm.modules.optimization import gradient_norm, is_written, log_evaluation, prefixed
@@ -53,7 +54,7 @@ class AlternatingModule(LightningModule):
     Raises:
         ValueError: If ``accumulate`` is below 1, or above it with warm imagination, ``gradient_clip_val`` is not
             positive, a simulator is given a teacher, or a reward is to be known of which there is no function; when
-            training starts, if there is more than one process.
+            training starts, if a strategy other than DDP divides the model.
 
     Attributes:
         phases: The phases, in their order.
@@ -107,7 +108,7 @@ class AlternatingModule(LightningModule):
         self.phases = tuple(self._children())
         self.optimized_phases = tuple(name for name, child in self._children().items() if child.trained_parameters())
         self.automatic_optimization = False
-        self._latest = LatestMetrics()
+        self._latest, self._reduction = LatestMetrics(), OwnReduction()
         self.register_buffer("model_updates", torch.tensor(0))
 
     model_updates: Tensor
@@ -128,25 +129,32 @@ class AlternatingModule(LightningModule):
         return {phase: child for phase, child in children.items() if child is not None}
 
     def setup(self, stage: str) -> None:
-        self.check_processes(self.trainer)
+        self.check_strategy(self.trainer)
         self.world_model.check_slice_length(self.trainer)
 
     @staticmethod
-    def check_processes(trainer: Trainer) -> None:
-        """Raise a ``ValueError`` for a trainer with several processes, or what prepares for them."""
-        if trainer.world_size > 1:
-            raise ValueError(
-                f"AlternatingModule must be fitted in one process, got {trainer.world_size}. Set `trainer.devices: 1`."
-            )
-        if not isinstance(trainer.strategy, SingleDeviceStrategy):
+    def check_strategy(trainer: Trainer) -> None:
+        """Raise a ``ValueError`` for a strategy that does not leave the whole of each model to every process."""
+        if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
             name = type(trainer.strategy).__name__
-            raise ValueError(f"trainer.strategy must be auto for AlternatingModule, got {name}. Leave it out.")
+            raise ValueError(
+                f"trainer.strategy must be auto or ddp for AlternatingModule, got {name}. To fit a world model that is "
+                "too large for one device, fit a WorldModelModule alone."
+            )
+
+    def on_train_batch_start(self, batch: TensorDict, batch_idx: int) -> None:
+        self._reduction.begin(self.trainer)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self._reduction.end()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[METRICS_KEY] = self._latest.state_dict()
+        save_ranks(self, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._latest.load_state_dict(checkpoint.get(METRICS_KEY, {}))
+        load_ranks(self, checkpoint)
 
     def configure_optimizers(self) -> Any:
         children = self._children()
@@ -198,6 +206,7 @@ class AlternatingModule(LightningModule):
             total += share * loss.detach()
             for name, value in metrics.items():
                 means[name] = means.get(name, 0) + share * value
+        average_gradients(child.trained_parameters())
         optimizer.step()
         self.untoggle_optimizer(optimizer)
         return total, means
@@ -216,4 +225,4 @@ class AlternatingModule(LightningModule):
     def validation_step(self, batch: TensorDict, batch_idx: int) -> None:
         log_evaluation(self, batch)
         counters = {"model_updates": self.model_updates, "policy_updates": self.policy_updates}
-        self.log_dict({name: value.float() for name, value in counters.items()}, batch_size=1)
+        self.log_dict({name: value.float() for name, value in counters.items()}, batch_size=1, sync_dist=True)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lit_awm.distributed import gather
 from lit_awm.imagination import Imagined
 from lit_awm.models.critic import Critic, lambda_returns
 
@@ -81,7 +82,7 @@ class ValueBootstrap(nn.Module):
         targets = lambda_returns(imagined.rewards.detach(), values, self.discount, self.trace)
         if not self.critic.value_scaler.is_fitted:
             for network in (self.critic, self.target):
-                network.value_scaler.fit(targets.unsqueeze(-1))
+                network.value_scaler.fit(gather(targets.unsqueeze(-1)))
         scale = self.critic.value_scaler.scale
         return F.mse_loss(self.critic(states[:, :-1]) / scale, targets / scale)
 

@@ -15,6 +15,7 @@ from torchrl.modules import OnlineDTActor, ProbabilisticActor, TanhNormal
 from torchrl.objectives import OnlineDTLoss
 
 from lit_awm.checks import check_at_least, check_count
+from lit_awm.distributed import gather
 from lit_awm.models import Policy, Standardizer
 from lit_awm.modules.agent import AgentModule
 from lit_awm.modules.optimization import check_optimizer, default_optimizer
@@ -177,7 +178,7 @@ class OnlineDTModule(AgentModule):
         """Set the standardisation from the first batch; keep the best return, and with it the target, up to date."""
         scaler = self._policy.return_scaler
         if not scaler.is_fitted:
-            scaler.fit(batch["return_to_go"])
+            scaler.fit(gather(batch["return_to_go"]))
         super().fit_statistics(batch)
         self.best_return.copy_(torch.maximum(self.best_return, batch["episode_return"].max()))
         if self.best_return.isfinite():

@@ -64,7 +64,9 @@ def default_optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimiz
 
 def log_evaluation(module: LightningModule, evaluation: TensorDict) -> None:
     """Log the counters and, as ``eval/...``, the mean scores of an evaluation in the real environment."""
-    module.log_dict({name: float(count) for name, count in evaluation["counters"].items()}, batch_size=1)
+    module.log_dict(
+        {name: float(count) for name, count in evaluation["counters"].items()}, batch_size=1, sync_dist=True
+    )
     for score in SCORES:
         if score in evaluation.keys():
             module.log(f"eval/{score}", evaluation[score].mean(), batch_size=len(evaluation), sync_dist=True)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lit_awm.checks import check_at_least
 from lit_awm.decoding import CompiledDecoder
+from lit_awm.distributed import load_ranks, save_ranks
 from lit_awm.imagination import Imagined, Method, cheapest_method, check_method, imagine
 from lit_awm.models import Policy, WorldModel
 from lit_awm.modules.bootstrap import ValueBootstrap
@@ -237,6 +238,12 @@ class PolicyModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         return build_optimizer(self.trained_parameters(), self.optimizer, self.scheduler)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        save_ranks(self, checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        load_ranks(self, checkpoint)
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return what warm imagination goes on from, so that a resumed run goes on exactly."""

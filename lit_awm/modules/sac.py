@@ -13,6 +13,7 @@ from torchrl.data import Bounded
 from torchrl.modules import ProbabilisticActor, TanhNormal
 from torchrl.objectives import SACLoss, SoftUpdate, ValueEstimators
 
+from lit_awm.distributed import gather
 from lit_awm.models import ActionCritic, Standardizer, TanhNormalPolicy
 from lit_awm.modules.agent import AgentModule
 from lit_awm.modules.optimization import check_optimizer, default_optimizer
@@ -74,7 +75,7 @@ class SACModule(AgentModule):
         """Set the standardisation of states, and the unit of rewards, from a batch, unless they were set before."""
         super().fit_statistics(batch)
         if not self.reward_scaler.is_fitted:
-            self.reward_scaler.fit(batch["next", "reward"])
+            self.reward_scaler.fit(gather(batch["next", "reward"]))
 
     def ends(self, batch: TensorDict) -> Tensor:
         """Tell after which transitions nothing follows, ``(B, H, 1)``: the domain was left, or the clock ran out."""

@@ -10,6 +10,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from tensordict import TensorDict
 from torch import Tensor, nn
 
+from lit_awm.distributed import gather
 from lit_awm.models import WorldModel
 from lit_awm.modules.optimization import build_optimizer, check_optimizer, default_optimizer, prefixed
 
@@ -70,11 +71,11 @@ class WorldModelModule(LightningModule):
         return self.loss_and_metrics(batch)[0]
 
     def fit_statistics(self, batch: TensorDict) -> None:
-        """Set the model's standardisation from a batch, unless it has been set before."""
+        """Set the model's standardisation from a batch, of all processes, unless it has been set before."""
         if not self.world_model.state_scaler.is_fitted:
             last, reward = batch["next", "observation"][:, -1:], batch["next", "reward"].squeeze(-1)
             states = torch.cat([batch["observation"], last], dim=1)
-            self.world_model.fit_statistics(states, batch["action"], reward)
+            self.world_model.fit_statistics(gather(states), gather(batch["action"]), gather(reward))
 
     def check_slice_length(self, trainer: Trainer) -> None:
         """Reject data whose trajectories the model has no positions for, before the first step."""

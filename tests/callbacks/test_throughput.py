@@ -22,7 +22,7 @@ def test_only_training_counts_and_a_resumed_run_goes_on(monkeypatch: pytest.Monk
     clock, logged = Clock(), dict[str, float]()
     monkeypatch.setattr(throughput, "time", clock)
     trainer: Any = SimpleNamespace(datamodule=SimpleNamespace(env_steps=600), global_step=300)
-    module: Any = SimpleNamespace(log_dict=logged.update, device=torch.device("cpu"))
+    module: Any = SimpleNamespace(log_dict=lambda metrics, **_: logged.update(metrics), device=torch.device("cpu"))
     first = Throughput()
     assert first.state_dict() == {"elapsed_s": 0.0}
     first.on_train_start(trainer, module)

@@ -1,0 +1,79 @@
+"""What has been collected, in the parts in which it was added to the buffer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tensordict import TensorDict, TensorDictBase
+
+from lit_awm.distributed import gather_objects_in_first, process_count, rank
+
+Segment = dict[str, Any]
+
+
+class Segments:
+    """The parts that are still in a buffer of ``capacity`` rows, each with its ``first`` row and its ``rows`` by name.
+
+    None of them ever changes, so that a checkpoint needs to write the new ones only. With several processes each has
+    a buffer of its own. They collect as many rows at a time; rows are numbered through, those of the first process
+    before those of the second.
+
+    Args:
+        capacity: Rows of the buffer.
+
+    Attributes:
+        collected: Rows that this process has added so far.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity, self.collected = capacity, 0
+        self._own: list[Segment] = []
+        self._everyones: list[Segment] = []  # in the first process of several
+        self._told = -1  # the last row of ours that the first process knows of
+
+    def add(self, rows: TensorDictBase) -> None:
+        """Add the rows ``(N,)`` of one collection."""
+        count = len(rows)
+        first = self.collected * process_count() + rank() * count
+        self._own.append({"first": first, "rows": rows.flatten_keys(".").to_dict()})
+        self.collected += count
+        self._own = [segment for segment in self._own if self._is_in_use(segment)]
+
+    def state(self) -> list[Segment]:
+        """Return the parts, in the first of several processes those of all; all must call it."""
+        if process_count() == 1:
+            return list(self._own)
+        new = [segment for segment in self._own if segment["first"] > self._told]
+        self._told = max([self._told, *(segment["first"] for segment in new)])
+        told = gather_objects_in_first(new)
+        if told is None:
+            return list(self._own)
+        self._everyones += [segment for segments in (new, *told[1:]) for segment in segments]
+        self._everyones.sort(key=lambda segment: segment["first"])
+        self._everyones = [segment for segment in self._everyones if self._is_in_use(segment)]
+        return list(self._everyones)
+
+    def load(self, segments: list[Segment], collected: int) -> list[TensorDict]:
+        """Go on from what ``state`` returned, after ``collected`` rows of ours, and return the rows that are ours."""
+        self.collected, self._everyones = collected, list(segments)
+        self._own = [each for each in segments if each["first"] // _count(each) % process_count() == rank()]
+        self._told = max((segment["first"] for segment in self._own), default=-1)
+        rows = [segment["rows"] for segment in self._own]
+        return [TensorDict(each, batch_size=len(each["observation"])).unflatten_keys(".") for each in rows]
+
+    @property
+    def cursor(self) -> int:
+        """Where in the buffer the oldest of our parts begins."""
+        return self._first(self._own[0]) % self.capacity if self._own else 0
+
+    def _first(self, segment: Segment) -> int:
+        """Return the number of the first row among those of its process."""
+        return segment["first"] // (_count(segment) * process_count()) * _count(segment)
+
+    def _is_in_use(self, segment: Segment) -> bool:
+        """Tell whether not all rows have been overwritten."""
+        return self._first(segment) + _count(segment) > self.collected - self.capacity
+
+
+def _count(segment: Segment) -> int:
+    return len(segment["rows"]["observation"])

@@ -1,0 +1,118 @@
+"""What the processes of a run tell each other. With one process there is nothing to tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+RANKS = "ranks"  # in a checkpoint: what differs from process to process, in their order
+EXTRA_STATE = "_extra_state"  # how the names of such parts of a module's state end
+
+
+def process_count() -> int:
+    """Return how many processes take part in the run."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Return the number of this process, from 0."""
+    return dist.get_rank() if process_count() > 1 else 0
+
+
+def gather(tensor: Tensor) -> Tensor:
+    """Return the tensors ``(B, ...)`` of all processes, one after the other, in each of them."""
+    if process_count() == 1:
+        return tensor
+    parts = [torch.empty_like(tensor) for _ in range(process_count())]
+    dist.all_gather(parts, tensor.contiguous())
+    return torch.cat(parts)
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """Return what each of the processes has, in their order, in each of them."""
+    if process_count() == 1:
+        return [value]
+    found = [None] * process_count()
+    dist.all_gather_object(found, value)
+    return found
+
+
+def gather_objects_in_first(value: Any) -> list[Any] | None:
+    """Return what each of the processes has in the first of them, and None in the others."""
+    found = [None] * process_count() if rank() == 0 else None
+    dist.gather_object(value, found)
+    return found
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace gradients by their means over all processes, in one message; all must have gradients of the same ones."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if process_count() == 1 or not gradients:
+        return
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(flat)
+    flat /= process_count()
+    parts = flat.split([gradient.numel() for gradient in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
+class OwnReduction:
+    """Let a module average its gradients itself, by :func:`average_gradients`, in place of DDP.
+
+    DDP demands that every parameter has a gradient in every update, or searches for those that have none. Where the
+    phases of a loop train one model after the other that is never so; what a phase trains is known.
+    """
+
+    def __init__(self) -> None:
+        self._quiet = ExitStack()
+
+    def begin(self, trainer: Trainer) -> None:
+        """Silence DDP, to be called before a training step: the trainer wakes it after each."""
+        if isinstance(trainer.strategy.model, DistributedDataParallel):
+            self._quiet.enter_context(trainer.strategy.model.no_sync())
+
+    def end(self) -> None:
+        """Let DDP go on, to be called after the training step."""
+        self._quiet.close()
+
+
+def save_ranks(module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    """Add what differs from process to process to a checkpoint that one of them writes; all must call it."""
+    if process_count() > 1:
+        own = {name: value for name, value in module.state_dict().items() if name.endswith(EXTRA_STATE)}
+        checkpoint[RANKS] = gather_objects(own)
+
+
+def load_ranks(module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    """Put what belongs to this process into the state that its module is about to load, to go on with a fit.
+
+    Raises:
+        ValueError: If the checkpoint was written by another number of processes.
+    """
+    if module.trainer.state.fn != "fit":
+        return
+    found = checkpoint.get(RANKS)
+    check_ranks(1 if found is None else len(found))
+    if found is not None:
+        checkpoint["state_dict"].update(found[rank()])
+
+
+def check_ranks(count: int) -> None:
+    """Reject a state of another number of processes.
+
+    Raises:
+        ValueError: If it is another one.
+    """
+    if count != process_count():
+        raise ValueError(
+            f"trainer.devices, times num_nodes, must be {count} to go on with this run, as it was, got "
+            f"{process_count()}: each process has experience of its own."
+        )
