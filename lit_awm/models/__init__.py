@@ -9,7 +9,7 @@ from lit_awm.models.markov import MarkovWorldModel
 from lit_awm.models.policy import DeterministicPolicy, Policy, TanhNormalPolicy
 from lit_awm.models.recurrent import RecurrentBackbone
 from lit_awm.models.simulator import SimulatorWorldModel, StepFn
-from lit_awm.models.standardizer import Standardizer
+from lit_awm.models.standardizer import DriftStandardizer, Standardizer
 from lit_awm.models.state_space import StateSpaceBackbone
 from lit_awm.models.transformer import CausalTransformer
 from lit_awm.models.unrolled import UnrolledWorldModel
@@ -23,6 +23,7 @@ __all__ = [
     "CausalTransformer",
     "Critic",
     "DeterministicPolicy",
+    "DriftStandardizer",
     "HistoryWorldModel",
     "MarkovWorldModel",
     "Policy",

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from lit_awm.models import Standardizer
+from lit_awm.models import DriftStandardizer, Standardizer
 
 
 def test_data_become_standard_and_come_back() -> None:
@@ -21,3 +21,34 @@ def test_a_component_that_does_not_vary_keeps_its_scale() -> None:
     standardizer.fit(torch.stack([torch.full((10,), 1000.1), torch.arange(10.0)], dim=-1))
     assert standardizer.scale[0] == 1
     assert standardizer.scale[1] > 2
+
+
+def test_a_drift_that_all_sequences_share_is_taken_out_step_by_step() -> None:
+    shared = torch.tensor([5.0, 7.0, 100.0, 1000.0]).view(1, 4, 1)
+    effects = torch.tensor([0.0, 0.1, 0.2, 0.3]).view(1, 4, 1) * torch.tensor([-1.0, 1.0]).view(2, 1, 1)
+    scaler = DriftStandardizer(1)
+    scaler.fit((shared + effects).double())
+    expected = torch.tensor([0.1, 0.2, 0.3]).square().mean().sqrt()
+    torch.testing.assert_close(scaler.scale, expected.reshape(1), rtol=1e-3, atol=0)
+    steps = torch.tensor([1, 2, 3, 4])
+    drift = scaler.inverse(torch.zeros(4, 1), steps).flatten()
+    torch.testing.assert_close(drift, torch.tensor([2.0, 95.0, 995.0, 995.0]))  # the last one for all that come later
+    moved = scaler.inverse(torch.ones(4, 1), steps).flatten() - drift
+    torch.testing.assert_close(moved, scaler.scale.expand(4), rtol=1e-3, atol=0)
+
+
+def test_a_drift_without_spread_keeps_a_scale_above_rounding() -> None:
+    scaler = DriftStandardizer(2)
+    rows = torch.zeros(3, 5, 2)
+    rows[..., 1] = torch.linspace(100, 200, 5)
+    scaler.fit(rows)
+    assert scaler.scale[0] == 1
+    assert 0 < scaler.scale[1] <= 0.01
+
+
+def test_statistics_of_any_length_are_loaded() -> None:
+    fitted, fresh = DriftStandardizer(2), DriftStandardizer(2)
+    fitted.fit(torch.randn(4, 9, 2))
+    fresh.load_state_dict(fitted.state_dict())
+    steps = torch.arange(1, 9)
+    assert torch.equal(fresh.inverse(torch.ones(8, 2), steps), fitted.inverse(torch.ones(8, 2), steps))
