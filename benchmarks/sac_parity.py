@@ -1,8 +1,9 @@
 """Our soft actor-critic beside that of Stable-Baselines3: ``python benchmarks/sac_parity.py [--seeds N] [--json]``.
 
-Both learn the same systems from as many steps, of which the first twelve episodes are random, with the same networks,
-learning rate, batch, discount and number of updates. Theirs comes with its own way of standardising, a running one of
-observations and rewards. Needs ``stable-baselines3``. Takes about a minute and a half for each run of each.
+Both learn the same systems from as many steps, of which the first twelve episodes are random, with the same learning
+rate, batch, discount, width of networks, and one update for every later step. What else there is, each has its own:
+activations, the entropy weight at first, and how it standardises (theirs by running statistics of observations and
+rewards). Needs ``stable-baselines3``.
 """
 
 from __future__ import annotations

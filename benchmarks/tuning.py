@@ -1,8 +1,7 @@
 """Settings of every method on a few systems, with the same effort: ``python benchmarks/tuning.py [--json]``.
 
 Each method has as many settings, its recipe's own among them, on the same systems, seeds and environment steps. The
-table says what each setting reaches, and what the search took. Takes about half an hour on two cores; the same command
-again goes on where it was interrupted.
+table says what each setting reaches, and what the search took. The same command again goes on where it was interrupted.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lit_awm.analysis import Gradients, measure_gradients
+from lit_awm.analysis import measure_gradients
 from lit_awm.callbacks.policy_module import policy_module
 from lit_awm.checks import check_count, check_positive
 from lit_awm.distributed import gather_objects
@@ -81,17 +81,16 @@ class AdaptiveHorizon(Callback):
                     policy_input_gradient=module.policy_input_gradient,
                     action_noise=module.draw_noise(initial, self.horizon),
                 )
-            first = gather_objects(measured[0])[0]  # of the first process, so that all agree
-            module.imagination_horizon = self.adapt(first)
-            self._signal_to_noise = first.signal_to_noise
+            own = measured[0].norm, measured[0].signal_to_noise
+            norm, self._signal_to_noise = gather_objects(own)[0]  # of the first process, so that all agree
+            module.imagination_horizon = self.adapt(norm, self._signal_to_noise)
         if self._signal_to_noise is not None:
             pl_module.log("policy/horizon_snr", self._signal_to_noise, batch_size=1)
         pl_module.log("policy/imagination_horizon", float(module.imagination_horizon), batch_size=1)
 
-    def adapt(self, measured: Gradients) -> int:
-        """Return the next horizon, and remember it."""
+    def adapt(self, norm: float, ratio: float) -> int:
+        """Return the next horizon, and remember it, after a measurement of the gradient's norm and signal-to-noise."""
         assert self.full is not None
-        norm, ratio = measured.norm, measured.signal_to_noise
         limit = math.inf if self._last_norm is None else self.explosion * self._last_norm
         if not math.isfinite(norm) or norm > limit:
             self.horizon = max(self.start, int(self.horizon / self.growth))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -36,32 +37,37 @@ def gather(tensor: Tensor) -> Tensor:
 
 
 def gather_objects(value: Any) -> list[Any]:
-    """Return what each of the processes has, in their order, in each of them."""
+    """Return what each of the processes has, in their order, in each of them; tensors come to the CPU."""
     if process_count() == 1:
         return [value]
     found = [None] * process_count()
-    dist.all_gather_object(found, value)
+    dist.all_gather_object(found, _to_cpu(value))
     return found
 
 
 def gather_objects_in_first(value: Any) -> list[Any] | None:
     """Return what each of the processes has in the first of them, and None in the others."""
     found = [None] * process_count() if rank() == 0 else None
-    dist.gather_object(value, found)
+    dist.gather_object(_to_cpu(value), found)
     return found
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace gradients by their means over all processes, in one message; all must have gradients of the same ones."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    if process_count() == 1 or not gradients:
+    """Replace gradients by their means over all processes, in one message.
+
+    Where some processes have no gradient of a parameter it counts as zero; where none has one there is none.
+    """
+    if process_count() == 1:
         return
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    parameters = list(parameters)
+    gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in parameters]
+    is_there = torch.tensor([each.grad is not None for each in parameters]).to(gradients[0])
+    flat = torch.cat([is_there, *(gradient.flatten() for gradient in gradients)])
     dist.all_reduce(flat)
-    flat /= process_count()
-    parts = flat.split([gradient.numel() for gradient in gradients])
-    for gradient, part in zip(gradients, parts, strict=True):
-        gradient.copy_(part.view_as(gradient))
+    is_there, *parts = (flat / process_count()).split([len(parameters), *(each.numel() for each in gradients)])
+    for parameter, gradient, part, found in zip(parameters, gradients, parts, is_there.tolist(), strict=True):
+        if found:
+            parameter.grad = gradient.copy_(part.view_as(gradient))
 
 
 class OwnReduction:
@@ -97,12 +103,39 @@ def load_ranks(module: LightningModule, checkpoint: dict[str, Any]) -> None:
     Raises:
         ValueError: If the checkpoint was written by another number of processes.
     """
-    if module.trainer.state.fn != "fit":
+    trainer = module._trainer  # None where weights are loaded without one
+    if trainer is None or trainer.state.fn != "fit":
         return
     found = checkpoint.get(RANKS)
     check_ranks(1 if found is None else len(found))
     if found is not None:
         checkpoint["state_dict"].update(found[rank()])
+
+
+def check_strategy(trainer: Trainer, name: str) -> None:
+    """Reject a strategy that does not leave the whole of each model to every process.
+
+    Args:
+        trainer: Whose strategy is meant.
+        name: Of the module.
+
+    Raises:
+        ValueError: If it is neither that of a single device nor DDP.
+    """
+    strategy = trainer.strategy
+    if not isinstance(strategy, SingleDeviceStrategy) and type(strategy) is not DDPStrategy:
+        raise ValueError(
+            f"trainer.strategy must be auto or ddp for {name}, got {type(strategy).__name__}. To fit a world model "
+            "that is too large for one device, fit a WorldModelModule alone."
+        )
+
+
+def _to_cpu(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _to_cpu(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_to_cpu(each) for each in value]
+    return value.cpu() if isinstance(value, Tensor) else value
 
 
 def check_ranks(count: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
@@ -46,7 +47,7 @@ class AlternatingLoop:
         self.source = source
         self.full_length = sum(updates.values())
         self.updates = _shorten(updates, limit)
-        self._phases = _in_turns(self.updates, turns)
+        self.turns, self._phases = turns, _in_turns(self.updates, turns)
         self.position = 0
         self._resume_at = 0
         self._initial_states: TensorDict | None = None
@@ -77,6 +78,7 @@ class AlternatingLoop:
         return {
             "position": self.position,
             "updates": dict(self.updates),
+            "turns": self.turns,
             "initial_states": gather_objects(None if states is None else states["observation"]),
         }
 
@@ -84,10 +86,15 @@ class AlternatingLoop:
         """Go on where ``state_dict`` was taken; a whole pass counts as the beginning of the next.
 
         Raises:
-            ValueError: If it was taken within a pass of other numbers of updates.
+            ValueError: If it was taken within a pass of other numbers of updates, or of turns.
         """
         updates = state_dict["updates"]
         position = state_dict["position"] % sum(updates.values())
+        if position and state_dict["turns"] != self.turns:
+            raise ValueError(
+                f"turns must be {state_dict['turns']} to resume within a pass, got {self.turns}. Resume from the end "
+                "of a pass to change them."
+            )
         if position and updates != self.updates:
             names = " and ".join(f"{phase}_updates" for phase in updates)
             theirs, ours = (" and ".join(map(str, counts.values())) for counts in (updates, self.updates))
@@ -101,11 +108,12 @@ class AlternatingLoop:
 
 
 def _in_turns(updates: Mapping[str, int], turns: int) -> list[str]:
-    """Return the phase of each batch of a pass."""
+    """Return the phase of each batch of a pass; every phase has a batch in the first turn, if it has any."""
     phases = []
     for turn in range(turns):
         for phase, count in updates.items():
-            phases += [phase] * (count * (turn + 1) // turns - count * turn // turns)
+            until, before = (math.ceil(count * part / turns) for part in (turn + 1, turn))
+            phases += [phase] * (until - before)
     return phases
 
 

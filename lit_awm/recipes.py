@@ -22,7 +22,8 @@ from lit_awm.checkpoints import CONFIG_KEY, ResumableCSVLogger, check_new, check
 from lit_awm.checks import check_writable
 from lit_awm.cli import COMMON, resolve_recipes
 from lit_awm.data import ExperienceDataModule
-from lit_awm.modules import AlternatingModule, WorldModelModule
+from lit_awm.distributed import check_strategy
+from lit_awm.modules import AgentModule, AlternatingModule, WorldModelModule
 from lit_awm.usage import UsageParser, check_yaml, find_class
 
 LOG_KEY = "lit_awm_log"
@@ -160,8 +161,8 @@ class AwmCLI(LightningCLI):
         """Build model, data and trainer; what they find wrong is an error of usage."""
         try:
             super().instantiate_classes()
-            if isinstance(self.model, AlternatingModule):  # before processes are started
-                self.model.check_strategy(self.trainer)
+            if isinstance(self.model, AlternatingModule | AgentModule):  # before processes are started
+                check_strategy(self.trainer, type(self.model).__name__)
         except (ValueError, TypeError, ImportError, RuntimeError, MisconfigurationException) as error:
             self.parser.error(str(_first_cause(error)))
 

@@ -46,7 +46,8 @@ class Tape(Callback):
         self.gradients = torch.cat(found).clone()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        weights = torch.cat([parameter.detach().flatten() for parameter in pl_module.parameters()])
+        tensors = [*pl_module.parameters(), *pl_module.buffers()]
+        weights = torch.cat([tensor.detach().double().flatten() for tensor in tensors])
         self.tape.append(
             {
                 "step": trainer.global_step,

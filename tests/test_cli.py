@@ -62,6 +62,11 @@ def test_every_recipe_runs_a_step_of_each_phase(recipe: str) -> None:
     assert run("fit", "--config", recipe, "--trainer.fast_dev_run", "3") == 0
 
 
+def test_a_recipe_runs_in_half_precision() -> None:
+    options = ["--trainer.precision", "bf16-mixed", "--trainer.accelerator", "cpu", "--trainer.fast_dev_run", "6"]
+    assert run("fit", "--config", "bioreactor", "--data.turns", "1", *options) == 0
+
+
 def test_a_dry_run_leaves_no_file() -> None:
     assert run("fit", "--config", "bioreactor", "--trainer.fast_dev_run", "2") == 0
     assert not list(Path.cwd().iterdir())

@@ -47,15 +47,13 @@ def assert_equal_tapes(first: list[Told], second: list[Told], names: tuple[str, 
 
 
 def assert_one_run(told: list[Told]) -> None:
-    """Weights and gradients are the same in both processes after every update, experience and batches are not."""
+    """Weights, buffers and gradients are the same in both after every update, experience and batches are not."""
     first, second = told
     assert_equal_tapes(first["tape"], second["tape"], ("weights", "gradients"))
     assert first["env_steps"] == second["env_steps"] == first["rows"] + second["rows"]
     assert not torch.equal(first["observation"], second["observation"])
     pairs = zip(first["tape"], second["tape"], strict=True)
     assert all(not torch.equal(a["batch"]["observation"], b["batch"]["observation"]) for a, b in pairs)
-    evaluations = [{name: value for name, value in each["scores"].items() if "eval" in name} for each in told]
-    assert evaluations[0] == evaluations[1]
 
 
 def test_alternation_is_one_run_and_goes_on_to_the_bit(tmp_path: Path) -> None:

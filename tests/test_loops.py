@@ -43,22 +43,41 @@ def test_a_pass_collects_once_then_fits_the_model_then_the_policy_on_one_batch_o
 def test_turns_give_each_phase_its_share_again_and_again() -> None:
     source = CountingSource()
     loop = AlternatingLoop(source, {"teacher": 2, "world_model": 3, "policy": 4}, turns=2)
-    first = [("teacher", 1), ("world_model", 2), ("policy", 1), ("policy", 1)]
-    second = [("teacher", 3), ("world_model", 4), ("world_model", 5), ("policy", 2), ("policy", 2)]
+    first = [("teacher", 1), ("world_model", 2), ("world_model", 3), ("policy", 1), ("policy", 1)]
+    second = [("teacher", 4), ("world_model", 5), ("policy", 2), ("policy", 2)]
     assert [describe(batch) for batch in loop] == first + second
     assert (len(loop), source.collected) == (9, 1)
     for stop in range(1, 9):
         batches = iter(loop)
         for _ in range(stop):
-            next(batches)
-        state, held = loop.state_dict(), source.initial
+            stopped_at = describe(next(batches))
+        state = loop.state_dict()
         expected = [describe(batch) for batch in batches]
         resumed = AlternatingLoop(source, {"teacher": 2, "world_model": 3, "policy": 4}, turns=2)
         resumed.load_state_dict(state)
         again = [describe(batch) for batch in resumed]
         assert [phase for phase, _ in again] == [phase for phase, _ in expected]
-        if expected[0][0] == "policy" and state["initial_states"] is not None and stop in (3, 8):
-            assert again[0] == ("policy", held)  # the states of the turn that it stopped in
+        if stopped_at[0] == again[0][0] == "policy":
+            assert again[0] == stopped_at  # on the states of the turn that it stopped in
+
+
+def test_no_policy_is_optimised_in_a_model_that_has_not_been_fitted() -> None:
+    loop = AlternatingLoop(CountingSource(), {"teacher": 1, "world_model": 3, "policy": 40}, turns=10)
+    phases = [batch["phase"] for batch in loop]
+    assert phases[:3] == ["teacher", "world_model", "policy"]
+    assert {phase: phases.count(phase) for phase in phases} == {"teacher": 1, "world_model": 3, "policy": 40}
+
+
+def test_other_turns_are_refused_within_a_pass_only() -> None:
+    updates = {"world_model": 4, "policy": 4}
+    loop = AlternatingLoop(CountingSource(), updates, turns=2)
+    batches = iter(loop)
+    next(batches)
+    with pytest.raises(ValueError, match="turns must be 2 to resume within a pass, got 4"):
+        AlternatingLoop(CountingSource(), updates, turns=4).load_state_dict(loop.state_dict())
+    for _ in batches:
+        pass
+    AlternatingLoop(CountingSource(), updates, turns=4).load_state_dict(loop.state_dict())
 
 
 @pytest.mark.parametrize("stop", range(1, 6))

@@ -71,7 +71,7 @@ class SafeCheckpointIO(CheckpointIO):
             DamagedFileError: If neither can be read; the message says of each why.
         """
         path = Path(path)
-        loaded, problem = read_checkpoint(path, weights_only is not False, map_location, self._experience)
+        loaded, problem = read_checkpoint(path, weights_only is not False, map_location or "cpu", self._experience)
         if problem:
             self._damaged |= {path.resolve()} if path.is_file() else set()
             rank_zero_warn(problem)

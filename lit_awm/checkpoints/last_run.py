@@ -17,7 +17,7 @@ FIXED = [  # settings that a checkpoint has decided, as regular expressions
     r"data\.class_path",
     r"data\.init_args\.(env|env_options|episode_length|num_envs|warmup_episodes|capacity|seed)(\..*)?",
     r"model\.class_path",
-    r"model\.init_args\.(world_model|policy|known_reward)(\..*)?",
+    r"model\.init_args\.(world_model|policy|teacher|known_reward)(\..*)?",
     r"(.*\.)?bootstrap(\..*)?",
     r"(.*\.)?(optimizer|scheduler)(\..*)?",
 ]

@@ -133,7 +133,7 @@ def _try(recipe: list[str], problems: list[str]) -> Findings:
             problems.append(f"the specs of {data.env_name} do not hold: {str(error).splitlines()[0]}")
         short = Trainer(
             max_epochs=1,
-            limit_train_batches=2 * TRIED,
+            limit_train_batches=len(module.phases) * TRIED,
             accelerator=trainer.strategy.root_device.type.replace("cuda", "gpu"),
             devices=1,
             precision=trainer.precision,
@@ -170,7 +170,7 @@ def _estimate(stopwatch: Stopwatch, data: ExperienceDataModule, whole: float, ep
     around = max(0.0, whole - sum(map(sum, stopwatch.seconds.values())))  # all rounds of the warm-up, one evaluation
     rounds = 1 + 2 * (epochs - 1) / (data.warmup_rounds + 1)  # later each iteration collects once and evaluates once
     seconds = epochs * sum(data.updates[phase] * time for phase, time in steady.items()) + rounds * around
-    names = {"world_model": "model update", "policy": "policy update", "agent": "agent update"}
+    names = {"teacher": "teacher update", "world_model": "model update", "policy": "policy update"}
     found: Findings = {names[phase]: f"{1000 * time:.1f} ms" for phase, time in steady.items()}
     found["run"] = f"{epochs} iterations, about {seconds / 60:.1f} minutes"
     found["peak memory"] = _peak_memory()

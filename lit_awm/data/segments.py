@@ -55,7 +55,8 @@ class Segments:
 
     def load(self, segments: list[Segment], collected: int) -> list[TensorDict]:
         """Go on from what ``state`` returned, after ``collected`` rows of ours, and return the rows that are ours."""
-        self.collected, self._everyones = collected, list(segments)
+        self.collected = collected
+        self._everyones = list(segments) if process_count() > 1 and rank() == 0 else []
         self._own = [each for each in segments if each["first"] // _count(each) % process_count() == rank()]
         self._told = max((segment["first"] for segment in self._own), default=-1)
         rows = [segment["rows"] for segment in self._own]

@@ -30,7 +30,8 @@ class ActionsWorldModel(WorldModel):
 
     ``s_{t+1} = g(s_1, a_{1:t})``: no predicted state is ever fed back, so that a gradient from a reward to an action
     takes only the paths that the backbone offers. Each token joins an action with the first state; the head predicts
-    the difference to the first state.
+    what is left of the difference to the first state when its mean at that step, over the data that the standardisation
+    was fitted to, has been taken.
 
     Args:
         state_dim: Size ``S`` of a state.
@@ -64,7 +65,7 @@ class ActionsWorldModel(WorldModel):
 
     @property
     def error_scale(self) -> Tensor:
-        """The spread of states ``(S,)`` from the mean at their step."""
+        """The spread ``(S,)`` of drifts from their mean at each step."""
         return self.drift_scaler.scale
 
     def fit_statistics(self, states: Tensor, actions: Tensor, rewards: Tensor) -> None:

@@ -55,7 +55,8 @@ class DriftStandardizer(nn.Module):
 
     Sequences that begin alike have much in common: what is left of a drift when the mean over sequences has been taken,
     step by step, is what actions have done. Its spread over all steps is the scale. Steps beyond those of the data
-    count as the last of them. Until ``fit`` is called it changes nothing.
+    count as the last of them. Where all sequences of the data are the same no mean is taken. Until ``fit`` is called it
+    changes nothing.
 
     Args:
         size: Size ``D`` of the last dimension.
@@ -73,9 +74,11 @@ class DriftStandardizer(nn.Module):
         """Take the mean of each step, and the standard deviation from it, over sequences ``(B, H, D)``."""
         rows = data.detach().double()
         drift = (rows - rows[:, :1])[:, min(1, rows.shape[1] - 1) :]
-        spread = drift.var(0, correction=0).mean(0).sqrt()
-        least = ROUNDING * rows.abs().amax((0, 1))
-        self.mean = drift.mean(0).to(self.mean)
+        mean, least = drift.mean(0), ROUNDING * rows.abs().amax((0, 1))
+        spread = (drift - mean).square().mean((0, 1)).sqrt()
+        if not (spread > least).any():  # all sequences are the same, or there is but one: nothing is told about actions
+            mean, spread = torch.zeros_like(mean), drift.flatten(0, 1).std(0, correction=0)
+        self.mean = mean.to(self.mean)
         self.scale = torch.where(spread > least, spread, torch.where(least > 0, least, 1.0)).to(self.scale)
 
     def inverse(self, value: Tensor, steps: Tensor) -> Tensor:

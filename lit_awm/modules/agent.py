@@ -11,7 +11,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from lit_awm.distributed import OwnReduction, average_gradients, gather
+from lit_awm.distributed import OwnReduction, average_gradients, check_strategy, gather
 from lit_awm.models import Policy
 from lit_awm.modules.optimization import build_optimizer, log_evaluation, prefixed
 
@@ -65,6 +65,9 @@ class AgentModule(LightningModule, ABC):
         """Set the standardisation from a batch, unless it has been set before."""
         if not self.policy.state_scaler.is_fitted:
             self.policy.state_scaler.fit(gather(batch["observation"]))
+
+    def setup(self, stage: str) -> None:
+        check_strategy(self.trainer, type(self).__name__)
 
     def on_train_batch_start(self, batch: TensorDict, batch_idx: int) -> None:
         self.fit_statistics(batch)

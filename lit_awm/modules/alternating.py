@@ -6,14 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from tensordict import TensorDict
 from torch import Tensor
 
 from lit_awm.checks import check_at_least
-from lit_awm.distributed import OwnReduction, average_gradients, load_ranks, save_ranks
+from lit_awm.distributed import OwnReduction, average_gradients, check_strategy, load_ranks, save_ranks
 from lit_awm.models import Policy, RewardFn, SimulatorWorldModel, StepFn, WorldModel
 from lit_awm.modules.latest_metrics import LatestMetrics
 from lit_awm.modules.optimization import gradient_norm, is_written, log_evaluation, prefixed
@@ -129,17 +128,13 @@ class AlternatingModule(LightningModule):
         return {phase: child for phase, child in children.items() if child is not None}
 
     def setup(self, stage: str) -> None:
-        self.check_strategy(self.trainer)
+        check_strategy(self.trainer, type(self).__name__)
         self.world_model.check_slice_length(self.trainer)
-
-    @staticmethod
-    def check_strategy(trainer: Trainer) -> None:
-        """Raise a ``ValueError`` for a strategy that does not leave the whole of each model to every process."""
-        if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
-            name = type(trainer.strategy).__name__
+        batch_size = getattr(getattr(self.trainer, "datamodule", None), "world_model_batch_size", 2)
+        if self.teacher is not None and batch_size < 2:
             raise ValueError(
-                f"trainer.strategy must be auto or ddp for AlternatingModule, got {name}. To fit a world model that is "
-                "too large for one device, fit a WorldModelModule alone."
+                f"world_model_batch_size must be at least 2 with a teacher, which labels half of it, got {batch_size}. "
+                "Raise it, or set `teacher: null`."
             )
 
     def on_train_batch_start(self, batch: TensorDict, batch_idx: int) -> None:
@@ -173,7 +168,7 @@ class AlternatingModule(LightningModule):
         elif phase == "world_model":
             self.policy.adopt_statistics()
             self.policy.forget()
-            if self.teacher is not None and self.teacher.world_model.state_scaler.is_fitted:  # not in a short dry run
+            if self.teacher is not None and self.teacher.has_learned:  # as always but in a dry run of two batches
                 batch = self.teacher.add_to(batch, self.policy.policy)
         if phase in self.optimized_phases:
             optimizers = self.optimizers()

@@ -22,7 +22,7 @@ class LatestMetrics:
     def log(self, module: LightningModule, batch_size: int) -> None:
         """Log the metrics of all phases."""
         for metrics in self._by_phase.values():
-            module.log_dict(metrics, batch_size=batch_size, sync_dist=True)
+            module.log_dict(metrics, batch_size=batch_size)
 
     def clear(self) -> None:
         """Forget everything, for a new epoch."""

@@ -180,7 +180,7 @@ class OnlineDTModule(AgentModule):
         if not scaler.is_fitted:
             scaler.fit(gather(batch["return_to_go"]))
         super().fit_statistics(batch)
-        self.best_return.copy_(torch.maximum(self.best_return, batch["episode_return"].max()))
+        self.best_return.copy_(torch.maximum(self.best_return, gather(batch["episode_return"]).max()))
         if self.best_return.isfinite():
             self._policy.target_return.copy_(self.best_return + self.optimism * scaler.scale[0])
 
@@ -197,6 +197,7 @@ class OnlineDTModule(AgentModule):
             )
 
     def setup(self, stage: str) -> None:
+        super().setup(stage)
         slice_length = getattr(getattr(self.trainer, "datamodule", None), "slice_length", None)
         if stage == "fit" and slice_length is not None:
             self._check_length(slice_length)

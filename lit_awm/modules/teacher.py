@@ -70,11 +70,16 @@ class TeacherModule(WorldModelModule):
         chosen = torch.randperm(len(steps))[: self.transitions]
         return super().loss_and_metrics(steps[chosen].unsqueeze(1))
 
+    @property
+    def has_learned(self) -> bool:
+        """Whether it has been fitted to any data."""
+        return bool(self.world_model.state_scaler.is_fitted)
+
     def add_to(self, batch: TensorDict, policy: Policy) -> TensorDict:
         """Return a batch ``(B, H)`` of recorded trajectories with labelled ones in place of the second half."""
         if not self._labelled:
             self._labelled = list(self._label(batch, policy).chunk(LABELLED_AT_ONCE))
-        labelled = self._labelled.pop()
+        labelled = self._labelled.pop().to(batch.device or batch["observation"].device)
         recorded = batch.select(*labelled.keys(True, True))
         return torch.cat([recorded[: len(recorded) - len(labelled)], labelled])
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 
 Executor = Literal["local", "ray"]
 J = TypeVar("J")
+PATIENCE = 30  # seconds that runs on Ray are given to end when a study is stopped
 
 
 def check_executor(executor: str) -> None:
@@ -62,10 +63,16 @@ def _on_ray(function: Callable[[J], bool], jobs: Sequence[J], workers: int) -> I
                 job = waiting.pop()
                 running[task.remote(function, job)] = job
             (done, *_), _ = ray.wait(list(running))
-            yield running.pop(done), ray.get(done)
+            job = running.pop(done)
+            try:
+                yield job, ray.get(done)
+            except ray.exceptions.RayError:  # as when a machine is lost for good
+                yield job, False
     finally:
         for left in running:
             ray.cancel(left)
+        if running:
+            ray.wait(list(running), num_returns=len(running), timeout=PATIENCE)
         if ours:
             ray.shutdown()
 

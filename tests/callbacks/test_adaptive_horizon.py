@@ -11,11 +11,12 @@ from lit_awm.callbacks import AdaptiveHorizon
 from tests.callbacks.test_horizon_curriculum import Horizons, make
 
 
-def gradients(norm: float, deviation: float) -> Gradients:
-    """Two trajectories whose gradients have this mean and this root of their total variance."""
+def told(norm: float, deviation: float) -> tuple[float, float]:
+    """Norm and signal-to-noise of two gradients with this mean and this root of their total variance."""
     offset = deviation / math.sqrt(2)
     rows = torch.tensor([[norm, offset], [norm, -offset]], dtype=torch.float64)
-    return Gradients(1, torch.zeros(2), rows, torch.zeros(2, 1, 1), None)
+    measured = Gradients(1, torch.zeros(2), rows, torch.zeros(2, 1, 1), None)
+    return measured.norm, measured.signal_to_noise
 
 
 def started(horizon: int, **options: Any) -> AdaptiveHorizon:
@@ -27,30 +28,30 @@ def started(horizon: int, **options: Any) -> AdaptiveHorizon:
 @pytest.mark.parametrize(
     ("measured", "horizon"),
     [
-        (gradients(1.0, 0.9), 15),  # signal above noise: grow
-        (gradients(1.0, 1.1), 10),  # below it: stay
-        (gradients(1.0, 0.0), 15),  # nothing differs: grow
-        (gradients(math.nan, 0.0), 6),  # not finite: shrink
+        (told(1.0, 0.9), 15),  # signal above noise: grow
+        (told(1.0, 1.1), 10),  # below it: stay
+        (told(1.0, 0.0), 15),  # nothing differs: grow
+        (told(math.nan, 0.0), 6),  # not finite: shrink
     ],
 )
-def test_the_horizon_follows_the_signal(measured: Gradients, horizon: int) -> None:
-    assert started(10).adapt(measured) == horizon
+def test_the_horizon_follows_the_signal(measured: tuple[float, float], horizon: int) -> None:
+    assert started(10).adapt(*measured) == horizon
 
 
 def test_an_explosion_shrinks_the_horizon_and_both_ends_hold() -> None:
     callback = started(10, explosion=5.0)
-    assert [callback.adapt(gradients(norm, 0.1)) for norm in (1.0, 4.9, 30.0, 900.0, 1e5)] == [15, 20, 13, 8, 5]
-    assert callback.adapt(gradients(1e9, 0.1)) == 4
+    assert [callback.adapt(*told(norm, 0.1)) for norm in (1.0, 4.9, 30.0, 900.0, 1e5)] == [15, 20, 13, 8, 5]
+    assert callback.adapt(*told(1e9, 0.1)) == 4
     callback.horizon = 18
-    assert callback.adapt(gradients(1.0, 0.1)) == 20
+    assert callback.adapt(*told(1.0, 0.1)) == 20
 
 
 def test_a_resumed_run_goes_on_with_the_horizon_it_had() -> None:
     before, after = started(10), started(4)
-    before.adapt(gradients(1.0, 0.1))
+    before.adapt(*told(1.0, 0.1))
     after.load_state_dict(before.state_dict())
     assert after.horizon == 15
-    assert after.adapt(gradients(11.0, 0.1)) == 10  # an explosion from the norm before
+    assert after.adapt(*told(11.0, 0.1)) == 10  # an explosion from the norm before
 
 
 def test_a_restored_horizon_is_not_beyond_the_modules(make_trainer: Any) -> None:

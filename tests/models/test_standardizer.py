@@ -41,9 +41,18 @@ def test_a_drift_without_spread_keeps_a_scale_above_rounding() -> None:
     scaler = DriftStandardizer(2)
     rows = torch.zeros(3, 5, 2)
     rows[..., 1] = torch.linspace(100, 200, 5)
-    scaler.fit(rows)
+    scaler = DriftStandardizer(3)
+    scaler.fit(torch.cat([rows, torch.randn(3, 5, 1)], dim=-1))
     assert scaler.scale[0] == 1
     assert 0 < scaler.scale[1] <= 0.01
+
+
+def test_one_sequence_tells_how_far_states_drift_and_nothing_about_actions() -> None:
+    scaler = DriftStandardizer(1)
+    rows = torch.linspace(0, 3, 4).reshape(1, 4, 1)
+    scaler.fit(rows)
+    assert scaler.mean.eq(0).all()
+    torch.testing.assert_close(scaler.scale, rows[0, 1:].std(0, correction=0))
 
 
 def test_statistics_of_any_length_are_loaded() -> None:

@@ -158,6 +158,21 @@ def test_only_a_model_of_single_steps_teaches() -> None:
         TeacherModule(ActionsWorldModel(2, 1))
 
 
+def test_a_batch_that_cannot_be_halved_is_refused_before_the_first_step(make_trainer: Callable[..., Trainer]) -> None:
+    data = ExperienceDataModule("bioreactor", episode_length=10, world_model_batch_size=1)
+    module = AlternatingModule(
+        data.state_dim,
+        data.action_dim,
+        world_model=lambda s, a, **known: ActionsWorldModel(s, a, CausalTransformer(8, 1, 1, 10), **known),
+        policy=DeterministicPolicy,
+        policy_module=partial(PolicyModule, imagination_horizon=10),
+        teacher=MarkovWorldModel,
+    )
+    with pytest.raises(ValueError, match="world_model_batch_size must be at least 2 with a teacher"):
+        make_trainer(max_epochs=1).fit(module, data)
+    assert data.env_steps == 0
+
+
 def test_a_simulator_is_not_taught() -> None:
     data = ExperienceDataModule("bioreactor", episode_length=10)
     with pytest.raises(ValueError, match="teacher must be null for a simulator"):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from lit_awm.studies import executors
@@ -19,6 +21,7 @@ def test_no_job_begins_after_a_stop() -> None:
 
     def begin(job: int) -> bool:
         begun.append(job)
+        time.sleep(0.05)
         return True
 
     for _ in run_side_by_side(begin, range(100), workers=1):
