@@ -259,6 +259,7 @@ def test_what_a_checkpoint_has_decided_must_not_change(capsys: pytest.CaptureFix
         ("--data.num_envs", "2", "data.init_args.num_envs: 1 before, 2 now"),
         ("--model.known_reward", "false", "model.init_args.known_reward: True before, False now"),
         ("--model.policy_module.bootstrap", "ValueBootstrap", "policy_module.*bootstrap.*: .* before, .* now"),
+        ("--model.teacher", "null", "model.init_args.teacher.*: .* before"),
         ("--model.policy.hidden_dim", "9", "model.init_args.policy.*hidden_dim: .* before, 9 now"),
         ("--model.policy_module.optimizer.lr", "0.5", "optimizer.*lr: .* before, 0.5 now"),
         ("--ckpt_path", "other.ckpt", "ckpt_path must be left out with --resume, got 'other.ckpt'"),

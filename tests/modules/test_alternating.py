@@ -133,6 +133,13 @@ def test_the_reward_is_known_or_learned_as_asked() -> None:
         make_module(blind, known_reward=True)
 
 
+def test_weights_are_loaded_without_a_trainer() -> None:
+    module = make_module(make_data())
+    checkpoint = {"state_dict": module.state_dict()}
+    module.on_load_checkpoint(checkpoint)  # as ``load_from_checkpoint`` does
+    module.load_state_dict(checkpoint["state_dict"])
+
+
 def test_warm_imagination_starts_anew_when_the_model_has_changed(make_trainer: Callable[..., Trainer]) -> None:
     class Residuals(Callback):
         def __init__(self) -> None:
