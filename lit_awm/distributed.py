@@ -64,7 +64,9 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     is_there = torch.tensor([each.grad is not None for each in parameters]).to(gradients[0])
     flat = torch.cat([is_there, *(gradient.flatten() for gradient in gradients)])
     dist.all_reduce(flat)
-    is_there, *parts = (flat / process_count()).split([len(parameters), *(each.numel() for each in gradients)])
+    is_there, *parts = (flat / process_count()).split_with_sizes(
+        [len(parameters), *(each.numel() for each in gradients)]
+    )
     for parameter, gradient, part, found in zip(parameters, gradients, parts, is_there.tolist(), strict=True):
         if found:
             parameter.grad = gradient.copy_(part.view_as(gradient))

@@ -57,7 +57,8 @@ def learning_curves(runs: Sequence[Run], score: str) -> Figure:
             middle, low, high = ([max(each[i], floor) for _, each in curve] for i in range(3))
             axes.plot(steps, middle, ".-", color=colour, label=method)
             axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
-        axes.set(title=task, xlabel="environment steps", ylabel=score)
+        axes.set(xlabel="environment steps", ylabel=score)
+        axes.set_title(task, fontsize="medium")  # or the longest does not fit
         if score == "regret":
             axes.set_yscale("log")
     _legend(figure, panels)
@@ -105,7 +106,8 @@ def gradient_norms(runs: Sequence[Run]) -> Figure:
             points = [point for run in of(runs, method, task) for point in run.gradient_norms if point[1] > 0]
             if points:
                 axes.plot(*zip(*points, strict=True), ".", color=colour, alpha=0.5, markersize=4, label=method)
-        axes.set(title=task, xlabel="environment steps", ylabel="gradient norm", yscale="log")
+        axes.set(xlabel="environment steps", ylabel="gradient norm", yscale="log")
+        axes.set_title(task, fontsize="medium")
     _legend(figure, panels)
     return figure
 
