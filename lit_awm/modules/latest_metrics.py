@@ -16,8 +16,8 @@ class LatestMetrics:
         self._by_phase: dict[str, dict[str, Tensor]] = {}
 
     def update(self, phase: str, metrics: dict[str, Tensor]) -> None:
-        """Replace what a phase last measured: scalars by their names in the log."""
-        self._by_phase[phase] = metrics
+        """Keep what a phase has measured, scalars by their names in the log; what it measures not each time stays."""
+        self._by_phase[phase] = self._by_phase.get(phase, {}) | metrics
 
     def log(self, module: LightningModule, batch_size: int) -> None:
         """Log the metrics of all phases."""

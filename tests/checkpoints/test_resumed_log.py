@@ -20,12 +20,12 @@ from lit_awm.modules import AlternatingModule
 
 OPTIONS = """fit --config bear_populations --resume --trainer.max_epochs 2 --trainer.log_every_n_steps 2
     --data.episode_length 10 --data.num_envs 1 --data.warmup_episodes 2 --data.world_model_updates 2
-    --data.policy_updates 3 --model.world_model.backbone.hidden_dim 16"""
+    --data.teacher_updates 2 --data.policy_updates 3 --data.turns 2 --model.world_model.backbone.hidden_dim 16"""
 Run = tuple[list[dict[str, str]], dict[str, Any]]
 
 
 def run(folder: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> Run:
-    """Run in a folder until the run ends by itself; return the rows of its log but for times, and its weights."""
+    """Run in a folder until the run ends by itself; return the rows of its log but for times and memory, and its weights."""
     folder.mkdir()
     monkeypatch.chdir(folder)
     for _ in range(30):
@@ -37,7 +37,9 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> Run:
             raise
         version = Path("runs/bear_populations/version_0")
         with (version / "metrics.csv").open(newline="") as file:
-            rows = [{k: v for k, v in row.items() if "time/" not in k} for row in csv.DictReader(file)]
+            rows = [
+                {k: v for k, v in row.items() if not k.startswith(("time/", "memory/"))} for row in csv.DictReader(file)
+            ]
         return rows, torch.load(version / "checkpoints" / "last.ckpt", weights_only=True, map_location="cpu")[
             "state_dict"
         ]
