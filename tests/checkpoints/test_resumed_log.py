@@ -25,7 +25,7 @@ Run = tuple[list[dict[str, str]], dict[str, Any]]
 
 
 def run(folder: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> Run:
-    """Run in a folder until the run ends by itself; return the rows of its log but for times and memory, and its weights."""
+    """Run in a folder until the run ends by itself; return its log but for times and memory, and its weights."""
     folder.mkdir()
     monkeypatch.chdir(folder)
     for _ in range(30):
