@@ -19,7 +19,8 @@ from lit_awm.recipes import build, options_of
 
 LENGTH = 12
 SMALL = ["--config", "bear_populations", "--data.episode_length", str(LENGTH), "--data.num_envs", "1"]
-TINY = [*SMALL, "--data.warmup_episodes", "1", "--data.world_model_updates", "1", "--data.policy_updates", "1"]
+TINY = [*SMALL, "--data.warmup_episodes", "1", "--data.teacher_updates", "1", "--data.turns", "1"]
+TINY += ["--data.world_model_updates", "1", "--data.policy_updates", "1"]
 FILES = {"safetensors": "{}.safetensors", "program": "{}.pt2", "onnx": "{}.onnx"}
 
 

@@ -27,6 +27,7 @@ SMALL = [
     *("--data.episode_length", "50"),
     *("--data.num_envs", "1"),
     *("--data.warmup_episodes", "2"),
+    *("--data.teacher_updates", "3"),
     *("--data.world_model_updates", "3"),
     *("--data.policy_updates", "2"),
 ]

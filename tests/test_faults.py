@@ -21,7 +21,7 @@ from lit_awm.modules import PolicyModule, WorldModelModule
 
 COMMAND = """fit --config bear_populations --resume --data.episode_length 10 --data.num_envs 1 --data.warmup_episodes 2
     --data.world_model_updates 2 --data.policy_updates 2 --model.world_model.backbone.hidden_dim 16
-    --trainer.accelerator cpu --trainer.max_epochs"""
+    --model.teacher null --data.turns 1 --trainer.accelerator cpu --trainer.max_epochs"""
 LAST = Path("runs/bear_populations/version_0/checkpoints/last.ckpt")
 
 
