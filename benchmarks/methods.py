@@ -17,7 +17,7 @@ from statistics import median
 from typing import Any
 
 from lit_awm.recipes import UNTAUGHT
-from lit_awm.studies.benchmark import Job, run_study
+from lit_awm.studies.benchmark import Job, run_whole_study
 
 COMPARED = {  # which systems, by share of the gradient through the policy's inputs, and method
     (0, "warm"): ("cancer_treatment", "hiv_treatment", "timber_harvest", "van_der_pol"),
@@ -36,9 +36,7 @@ def optimise(
     options = [f"{module}.imagination={method}", f"{module}.policy_input_gradient={beta}", *UNTAUGHT]
     jobs = [Job("actions", system, LENGTH, seed) for system in COMPARED[beta, method] for seed in range(seeds)]
     out = folder / f"{method}_{beta}"
-    rows, failed = run_study(jobs, out, EPISODES, workers, options, progress)
-    if failed:
-        raise RuntimeError(f"{len(failed)} runs have failed; the first said why in {failed[0].folder(out)}/output.txt")
+    rows = run_whole_study(jobs, out, EPISODES, workers, options, progress)
     return [
         {"system": row["system"], "beta": beta, "method": method, "seed": row["seed"], "regret": row["regret"]}
         | {"time_s": row["train_seconds"]}

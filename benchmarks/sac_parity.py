@@ -26,7 +26,7 @@ import torch
 from tensordict import TensorDict
 
 from lit_awm.envs import load_optimum, make_env
-from lit_awm.studies.benchmark import STEPS, WARMUP, Job, round_down, run_study
+from lit_awm.studies.benchmark import STEPS, WARMUP, Job, round_down, run_whole_study
 
 SYSTEMS = ("harvest", "simple_case")
 EPISODES = round_down(5000)
@@ -86,9 +86,7 @@ def learn_theirs(task: tuple[str, int]) -> dict[str, Any]:
 def learn(seeds: int, workers: int, out: Path, progress: bool) -> list[dict[str, Any]]:
     """Return the regrets of both implementations."""
     jobs = [Job("sac", system, STEPS, seed) for system in SYSTEMS for seed in range(seeds)]
-    rows, failed = run_study(jobs, out, EPISODES, workers, progress=progress)
-    if failed:
-        raise RuntimeError(f"{len(failed)} runs have failed; the first said why in {failed[0].folder(out)}/output.txt")
+    rows = run_whole_study(jobs, out, EPISODES, workers, progress=progress)
     names = ("system", "seed", "regret")
     ours = [{name: row[name] for name in names} | {"implementation": "lit-awm"} for row in rows]
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from lit_awm.analysis.statistics import interquartile_mean
-from lit_awm.studies.benchmark import STEPS, Job, round_down, run_study
+from lit_awm.studies.benchmark import STEPS, Job, round_down, run_whole_study
 
 SYSTEMS = ("cancer_treatment", "harvest", "van_der_pol")
 EPISODES = round_down(5000)
@@ -52,9 +52,7 @@ def search(methods: list[str], seeds: int, folder: Path, workers: int, progress:
         for number, (setting, options) in enumerate(GRIDS[method].items()):
             jobs = [Job(method, system, STEPS, seed) for system in SYSTEMS for seed in range(seeds)]
             out = folder / f"{method}_{number}"
-            found, failed = run_study(jobs, out, EPISODES, workers, options, progress)
-            if failed:
-                raise RuntimeError(f"{len(failed)} runs have failed; the first said why in {failed[0].folder(out)}")
+            found = run_whole_study(jobs, out, EPISODES, workers, options, progress)
             regrets = {system: [row["regret"] for row in found if row["system"] == system] for system in SYSTEMS}
             rows.append(
                 {"method": method, "setting": setting, "regret": interquartile_mean(list(regrets.values()))}

@@ -40,9 +40,9 @@ FAMILIES: dict[str, list[str]] = {  # what each one changes in a recipe, see ``o
     "history": HISTORY,
     "history_cut": [*HISTORY, "--model.world_model.cut_paths=true"],
     "markov": [f"{MODELS}MarkovWorldModel", NO_TEACHER],  # which would be a model like it
-    "simulator": [f"{MODELS}SimulatorWorldModel", NO_TEACHER],
+    "simulator": [f"{MODELS}SimulatorWorldModel"],
 }
-UNTAUGHT = [NO_TEACHER, "--data.turns=1"]  # the common recipe without what the published method has not
+UNTAUGHT = [NO_TEACHER, "--data.turns=1"]  # the common recipe as close to what was published as its options allow
 
 
 class SaveConfig(SaveConfigCallback):

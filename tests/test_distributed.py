@@ -8,13 +8,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
 from tensordict import TensorDict
 
-from lit_awm.distributed import check_ranks
+from lit_awm.distributed import check_ranks, check_strategy
 from tests.distributed_run import make_data, make_module
 
 SCRIPT = Path(__file__).parent / "distributed_run.py"
@@ -113,6 +115,14 @@ def test_a_run_that_loses_a_process_ends_soon_and_says_so(killed: int, tmp_path:
     while Path(f"/proc/{other}").exists() and "Z" not in Path(f"/proc/{other}/stat").read_text():
         assert time.monotonic() < deadline
         time.sleep(0.2)
+
+
+@pytest.mark.parametrize("strategy", [ModelParallelStrategy, FSDPStrategy])
+def test_a_strategy_that_divides_a_model_is_refused(strategy: Any) -> None:
+    check_strategy(SimpleNamespace(strategy=DDPStrategy()), "AlternatingModule")  # type: ignore[arg-type]
+    trainer: Any = SimpleNamespace(strategy=strategy())
+    with pytest.raises(ValueError, match=f"must be auto or ddp for AlternatingModule, got {strategy.__name__}"):
+        check_strategy(trainer, "AlternatingModule")
 
 
 def test_a_checkpoint_of_two_processes_is_not_gone_on_with_by_one() -> None:

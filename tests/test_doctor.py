@@ -58,7 +58,7 @@ def test_a_recipe_is_tried_and_its_time_estimated(capsys: pytest.CaptureFixture[
     assert found["device"] == "cpu"
     assert found["environment"] == "bear_populations: its specs hold"
     assert found["run"].startswith("10 iterations, about ")
-    assert {"model update", "policy update", "peak memory", "disk"} <= set(found)
+    assert {"teacher update", "model update", "policy update", "peak memory", "disk"} <= set(found)
     assert not list(Path.cwd().iterdir())
 
 

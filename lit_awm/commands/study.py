@@ -69,10 +69,6 @@ def main(arguments: list[str]) -> int:
     methods = parse_list(parser, options.methods, "methods", NAMES)
     if "online_dt" in methods and find_spec("transformers") is None:  # now, not in every run
         parser.error("method online_dt needs transformers: pip install 'lit-awm[odt]', or leave it out of --methods.")
-    try:
-        check_executor(options.executor)
-    except ValueError as error:
-        parser.error(str(error))
     systems = parse_list(parser, options.systems, "systems", SYSTEMS)
     if options.lengths and not re.fullmatch(r"0*[1-9][0-9]*(,0*[1-9][0-9]*)*", options.lengths):
         parser.error(f"lengths must be whole numbers from 1 on, with commas between them, got {options.lengths!r}.")
@@ -83,6 +79,10 @@ def main(arguments: list[str]) -> int:
         parser.error(f"options of `lit-awm fit` must be written as --name=value, got {stray[0]}.")
     if set(REFERENCES) & set(methods) and any(word.startswith("--data.env_options") for word in more):
         parser.error(f"methods must not hold {', '.join(REFERENCES)} with --data.env_options, which are not for them.")
+    try:
+        check_executor(options.executor)
+    except ValueError as error:
+        parser.error(str(error))
     lengths = list(dict.fromkeys(map(int, options.lengths.split(",")))) if options.lengths else []
     jobs = [
         Job(method, system, length, seed)

@@ -111,15 +111,7 @@ class ExperienceDataModule(LightningDataModule):
         options = {"episode_length": episode_length, **(env_options or {})}
         self.env_name, self.env_options = env, dict(env_options or {})
         self.env = make_env(env, num_envs, **options)
-        if warmup_episodes % num_envs:
-            raise ValueError(
-                f"warmup_episodes must be a multiple of num_envs {num_envs}, got {warmup_episodes}: episodes are "
-                "collected num_envs at a time."
-            )
-        if not capacity >= warmup_episodes * episode_length:
-            raise ValueError(
-                f"capacity must hold the warm-up of {warmup_episodes * episode_length} steps, got {capacity}."
-            )
+        _check_warmup(warmup_episodes, num_envs, episode_length, capacity)
         self.eval_env = make_env(env, eval_episodes, **options)
         self._options = options
         self.optimum = load_optimum(env, **options)
@@ -360,6 +352,16 @@ class ExperienceDataModule(LightningDataModule):
         if not torch.cuda.is_available():
             generators.pop("torch_cuda", None)  # a run that moves to a CPU draws from the CPU's generator
         GlobalRNGState().load_state_dict(generators)
+
+
+def _check_warmup(warmup_episodes: int, num_envs: int, episode_length: int, capacity: int) -> None:
+    if warmup_episodes % num_envs:
+        raise ValueError(
+            f"warmup_episodes must be a multiple of num_envs {num_envs}, got {warmup_episodes}: episodes are "
+            "collected num_envs at a time."
+        )
+    if not capacity >= warmup_episodes * episode_length:
+        raise ValueError(f"capacity must hold the warm-up of {warmup_episodes * episode_length} steps, got {capacity}.")
 
 
 def _check_experience(episode_length: int, slice_length: int, imagine_from: str, env_options: dict[str, Any]) -> None:

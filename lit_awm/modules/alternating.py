@@ -39,7 +39,7 @@ class AlternatingModule(LightningModule):
         world_model_module: Makes the module that fits the world model.
         policy_module: Makes the module that optimises the policy in the world model.
         teacher: Makes a model of single steps that labels trajectories for the world model, as ``world_model`` does;
-            None for none.
+            None for none. A simulator, which learns nothing, has none.
         teacher_module: Makes the module that fits the teacher.
         known_reward: Whether the world model is given the environment's reward function instead of learning it.
         known_reward_fn: That function; the command line takes it from the data.
@@ -52,8 +52,8 @@ class AlternatingModule(LightningModule):
 
     Raises:
         ValueError: If ``accumulate`` is below 1, or above it with warm imagination, ``gradient_clip_val`` is not
-            positive, a simulator is given a teacher, or a reward is to be known of which there is no function; when
-            training starts, if a strategy other than DDP divides the model.
+            positive, or a reward is to be known of which there is no function; when training starts, if a strategy
+            other than DDP divides the model, or there is a teacher and the batches are too small to be halved.
 
     Attributes:
         phases: The phases, in their order.
@@ -93,8 +93,7 @@ class AlternatingModule(LightningModule):
         model = world_model(state_dim, action_dim, **known)
         if isinstance(model, SimulatorWorldModel):
             model.connect(known_step_fn)
-            if teacher is not None:
-                raise ValueError(f"teacher must be null for a simulator, which learns nothing, got {teacher}.")
+            teacher = None
         self.world_model = world_model_module(model)
         self.policy = policy_module(policy(state_dim, action_dim), model)
         if accumulate > 1 and self.policy.imagination == "warm":

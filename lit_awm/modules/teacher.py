@@ -56,7 +56,10 @@ class TeacherModule(WorldModelModule):
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         if not isinstance(world_model, MarkovWorldModel):
-            raise ValueError(f"teacher must be a MarkovWorldModel, got {type(world_model).__name__}: it learns steps.")
+            raise ValueError(
+                f"teacher must be a MarkovWorldModel, which learns single steps, got {type(world_model).__name__}. "
+                "Give one, or set `teacher: null`."
+            )
         super().__init__(world_model, optimizer, scheduler)
         check_count(1, transitions=transitions)
         check_at_least(0, noise=noise)

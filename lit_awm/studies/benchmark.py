@@ -55,9 +55,7 @@ class Method(NamedTuple):
 AGENTS = {"sac": Method("sac", 1), "online_dt": Method("online_dt", 1)}
 METHODS = {
     **{family: Method("common", 4, family) for family in FAMILIES},
-    "actions_untaught": Method(
-        "common", 4, "actions", UNTAUGHT
-    ),  # without labelled trajectories, one turn an iteration
+    "actions_untaught": Method("common", 4, "actions", UNTAUGHT),  # no labelled trajectories, one turn an iteration
     **AGENTS,
 }
 LOOKAHEAD = 20  # steps, of the reference that plans anew in every step, by the exact model
@@ -134,6 +132,20 @@ def run_study(
             bar.set_postfix_str(" ".join(map(str, job)))
             _write_table(out, jobs)
     return _write_table(out, jobs), sorted(failed)
+
+
+def run_whole_study(
+    jobs: Sequence[Job], out: Path, episodes: int, workers: int, options: Sequence[str] = (), progress: bool = True
+) -> list[Row]:
+    """Return the rows of all jobs, as :func:`run_study` does.
+
+    Raises:
+        RuntimeError: If a job has failed.
+    """
+    rows, failed = run_study(jobs, out, episodes, workers, options, progress)
+    if failed:
+        raise RuntimeError(f"{len(failed)} runs have failed; the first said why in {failed[0].folder(out)}/output.txt")
+    return rows
 
 
 def round_down(env_steps: int) -> int:

@@ -63,11 +63,11 @@ def _on_ray(function: Callable[[J], bool], jobs: Sequence[J], workers: int) -> I
                 job = waiting.pop()
                 running[task.remote(function, job)] = job
             (done, *_), _ = ray.wait(list(running))
-            job = running.pop(done)
             try:
-                yield job, ray.get(done)
+                has_ended_well = ray.get(done)
             except ray.exceptions.RayError:  # as when a machine is lost for good
-                yield job, False
+                has_ended_well = False
+            yield running.pop(done), has_ended_well
     finally:
         for left in running:
             ray.cancel(left)

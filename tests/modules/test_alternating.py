@@ -134,10 +134,12 @@ def test_the_reward_is_known_or_learned_as_asked() -> None:
 
 
 def test_weights_are_loaded_without_a_trainer() -> None:
-    module = make_module(make_data())
-    checkpoint = {"state_dict": module.state_dict()}
-    module.on_load_checkpoint(checkpoint)  # as ``load_from_checkpoint`` does
-    module.load_state_dict(checkpoint["state_dict"])
+    saved, fresh = make_module(make_data()), make_module(make_data())
+    checkpoint = {"state_dict": saved.state_dict()}
+    fresh.on_load_checkpoint(checkpoint)  # as ``load_from_checkpoint`` does
+    fresh.load_state_dict(checkpoint["state_dict"])
+    pairs = zip(saved.parameters(), fresh.parameters(), strict=True)
+    assert all(torch.equal(theirs, ours) for theirs, ours in pairs)
 
 
 def test_warm_imagination_starts_anew_when_the_model_has_changed(make_trainer: Callable[..., Trainer]) -> None:
