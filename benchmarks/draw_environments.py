@@ -26,7 +26,6 @@ def draw(name: str) -> None:
     torch.manual_seed(0)
     env = make_env(name)
     at_random = Exploration(None, env.action_spec.shape[-1], noise=0.0, mean_hold=10.0)
-    at_random.at_random = True
     actor = TensorDictModule(at_random, in_keys=["observation", "is_init"], out_keys=["action"])
     episode = env.rollout(env.episode_length, actor)
     cost = -episode["next", "reward"].sum(dim=(1, 2))

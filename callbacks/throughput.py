@@ -12,7 +12,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 class Throughput(Callback):
     """Log time and memory after every epoch.
 
-    Their names are ``time/elapsed_s``, ``time/env_steps_per_s``, ``time/updates_per_s`` and ``memory/peak_mb``.
+    Their names are ``time/elapsed_s``, ``time/env_steps_per_s``, ``time/updates_per_s`` and ``memory/peak_mb``; where
+    experience is collected while models are trained also ``time/staleness``: how many policies later than the one that
+    acted the latest is, in the mean over the last round.
     Time is wall time since training first started, whatever it was spent on; a resumed run goes on counting. The rates
     are averages over it. Memory is the most, in 10^6 bytes, that this process has had: of the GPU where it trains on
     one; on Windows it is not told.
@@ -38,6 +40,8 @@ class Throughput(Callback):
             "time/env_steps_per_s": env_steps / elapsed,
             "time/updates_per_s": trainer.global_step / elapsed,
         }
+        if (staleness := getattr(getattr(trainer, "datamodule", None), "staleness", None)) is not None:
+            rates["time/staleness"] = staleness
         memory = peak_memory(pl_module.device)
         pl_module.log_dict(rates if memory is None else rates | {"memory/peak_mb": memory / 1e6}, sync_dist=True)
 

@@ -32,7 +32,7 @@ class ExperienceFiles:
         segments = state[KEY]
         new = [segment for segment in segments if not self._is_written(folder, segment)]
         if new:
-            content = pack(new)
+            content = pack([segment | {"rows": _copy(segment["rows"])} for segment in new])
             digest = hashlib.sha256(content).hexdigest()[:16]
             name = f"{new[0]['first']:010d}-{digest}.pt"
             folder.mkdir(parents=True, exist_ok=True)
@@ -79,3 +79,8 @@ class ExperienceFiles:
     def _is_written(self, folder: Path, segment: dict[str, Any]) -> bool:
         name, rows = self._written.get((folder, segment["first"]), ("", None))
         return rows is segment["rows"] and (folder / name).is_file()
+
+
+def _copy(rows: dict[str, Any]) -> dict[str, Any]:
+    """Copy rows that may be views of a whole buffer, which would be written with them."""
+    return {name: value.clone() for name, value in rows.items()}

@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args
 
 import torch
 from lightning.pytorch import LightningDataModule
 from tensordict import TensorDict, TensorDictBase
-from tensordict.nn import TensorDictModule
 from torch import Tensor
 from torchrl.checkpoint import GlobalRNGState
-from torchrl.collectors import Collector
-from torchrl.data import LazyTensorStorage, ReplayBuffer, SliceSampler
 
-from lit_awm.checks import check_at_least, check_count
+from lit_awm.checks import check_at_least, check_count, check_writable
+from lit_awm.data.buffer import ExperienceBuffer, ImagineFrom
+from lit_awm.data.collectors import TRAJECTORY, CollectorKind, EpisodeCollector, check_collector
 from lit_awm.data.evaluation import EvaluationEpisodes
-from lit_awm.data.exploration import STEP, Exploration, tell_rewards
+from lit_awm.data.exploration import Exploration
 from lit_awm.data.returns import add_returns
-from lit_awm.data.segments import Segments
 from lit_awm.distributed import check_ranks, gather_objects, process_count, rank
 from lit_awm.envs import KnownReward, KnownStep, load_optimum, make_env
 from lit_awm.envs.simulators import SimulatorEnv
 from lit_awm.loops import AlternatingLoop
 from lit_awm.models import Policy
 
-TRAJECTORY = ("collector", "traj_ids")
 EVALUATION_SEED = 2**31 - 1
-STORED = ("observation", "action", "is_init", TRAJECTORY, ("next", "observation"), ("next", "reward"))
-STORED_FOR_AGENTS = ("return_to_go", "episode_return", ("next", "terminated"))
 RANK_STRIDE = 100_003  # between the seeds of two processes
-DRAWN_AT_ONCE = 10  # batches of trajectories, since to draw one takes nearly as long
-
-ImagineFrom = Literal["start", "anywhere"]
 
 
 class ExperienceDataModule(LightningDataModule):
@@ -65,6 +59,10 @@ class ExperienceDataModule(LightningDataModule):
         imagine_from: What states a batch for the policy holds: those in which an episode began, ``"start"``, or any
             recorded ones, ``"anywhere"``, which suits an imagination horizon shorter than the episode.
         capacity: Steps that the replay buffer holds.
+        storage_dir: Folder for the replay buffer, in files that are mapped into memory and go with the run; None to
+            hold it in memory.
+        collector: Who steps the environments, see :class:`~lit_awm.data.collectors.EpisodeCollector`.
+        num_collectors: How many processes do; each has its share of ``num_envs``.
         eval_episodes: Episodes of an evaluation; one is enough where all begin in the same state.
         seed: Seed of the environments in which experience is collected; that of the evaluation never changes.
 
@@ -92,6 +90,9 @@ class ExperienceDataModule(LightningDataModule):
         slice_length: int | None = None,
         imagine_from: ImagineFrom = "start",
         capacity: int = 100_000,
+        storage_dir: str | None = None,
+        collector: CollectorKind = "single",
+        num_collectors: int = 1,
         eval_episodes: int = 1,
         seed: int = 0,
     ) -> None:
@@ -112,7 +113,11 @@ class ExperienceDataModule(LightningDataModule):
         self.env_name, self.env_options = env, dict(env_options or {})
         self.env = make_env(env, num_envs, **options)
         _check_warmup(warmup_episodes, num_envs, episode_length, capacity)
+        if storage_dir is not None:
+            _check_storage(Path(storage_dir), capacity, num_envs * episode_length)
         self.eval_env = make_env(env, eval_episodes, **options)
+        check_collector(collector, num_collectors, num_envs)
+        self.collector_kind, self.num_collectors = collector, num_collectors
         self._options = options
         self.optimum = load_optimum(env, **options)
         self.warmup_rounds = warmup_episodes // num_envs
@@ -120,18 +125,18 @@ class ExperienceDataModule(LightningDataModule):
         self.world_model_batch_size, self.policy_batch_size = world_model_batch_size, policy_batch_size
         self.agent_batch_size, self.turns = agent_batch_size, turns
         self.imagine_from, self.capacity, self.seed = imagine_from, capacity, seed
-        self.longest_episode, self.processes = 0, 1
-        self.segments = Segments(capacity)
-        self._drawn: list[TensorDict] = []  # batches that are to be served next
-        self.stored: tuple[Any, ...] = STORED
+        self.storage_dir = storage_dir
+        self.longest_episode, self.processes, self.env_steps = 0, 1, 0
+        self.buffer: ExperienceBuffer | None = None
         self.policy: Policy | None = None
-        self.collector: Collector | None = None
+        self.collector: EpisodeCollector | None = None
         self.exploration: Exploration
 
     @property
-    def env_steps(self) -> int:
-        """Steps in the real environment so far, of all processes together."""
-        return self.segments.collected * self.processes
+    def staleness(self) -> float | None:
+        """How many policies later than the one that acted in the last round the latest is; None if always none."""
+        is_async = self.collector is not None and self.collector_kind == "multi_async"
+        return self.collector.staleness if is_async else None
 
     # -- What models need to know about the environment -----------------------------------------------------------
 
@@ -176,41 +181,49 @@ class ExperienceDataModule(LightningDataModule):
         self.processes = process_count()
         if stage != "fit":
             return
+        if self.processes > 1 and self.storage_dir is not None:
+            raise ValueError(
+                f"storage_dir must be None with several processes, got {self.storage_dir!r}: for checkpoints the first "
+                "of them would hold the experience of all in memory. Lower `capacity` instead."
+            )
         is_for_agent = "agent" in self.phases
-        if self.collector is not None:  # a further fit goes on with the experience of those before
-            if is_for_agent != ("return_to_go" in self.stored):
+        if self.buffer is None:
+            self._begin(is_for_agent)
+        else:  # a further fit goes on with the experience of those before
+            if is_for_agent != self.buffer.is_for_agent:
                 raise ValueError(
                     "data must be fitted again by a module of the same kind, got "
                     f"{type(self.trainer.lightning_module).__name__}: an agent without a world model needs more of "
                     "every step than other modules. Make a new datamodule."
                 )
             self.exploration.policy = self.policy
-            return
+        if self.collector is None:
+            self.collector = EpisodeCollector(
+                self.collector_kind,
+                self.num_collectors,
+                self.env,
+                partial(make_env, self.env_name, **self._options),
+                self.exploration,
+                self.seed + RANK_STRIDE * rank(),
+            )
+
+    def _begin(self, is_for_agent: bool) -> None:
         self.env.set_seed(self.seed + RANK_STRIDE * rank())
         if self.processes > 1:  # all have begun with the same
             torch.manual_seed(torch.initial_seed() + RANK_STRIDE * rank())
         self.exploration = Exploration(self.policy, self.action_dim, self.exploration_noise, self.mean_hold)
-        self.collector = Collector(
-            tell_rewards(self.env),
-            TensorDictModule(self.exploration, in_keys=list(STEP), out_keys=["action"]),
-            frames_per_batch=self.env.batch_size[0] * self.env.episode_length,
-            total_frames=-1,
-            reset_at_each_iter=True,
-            auto_register_policy_transforms=False,
-        )
-        self.stored = STORED + STORED_FOR_AGENTS if is_for_agent else STORED
         batch_size = self.agent_batch_size if is_for_agent else self.world_model_batch_size
-        self.buffer = ReplayBuffer(
-            storage=LazyTensorStorage(self.capacity),
-            sampler=SliceSampler(
-                slice_len=self.slice_length,
-                traj_key=TRAJECTORY,
-                strict_length=True,
-                truncated_key=None,  # nobody reads where slices end
-                cache_values=True,
-            ),
-            batch_size=DRAWN_AT_ONCE * batch_size * self.slice_length,
-        )
+        self.buffer = ExperienceBuffer(self.capacity, self.slice_length, batch_size, is_for_agent, self.storage_dir)
+
+    def teardown(self, stage: str) -> None:
+        """End the processes that collect, if there are any."""
+        if self.collector is not None and self.collector_kind != "single":
+            self.collector.close()
+            self.collector = None
+
+    def on_exception(self, exception: BaseException) -> None:
+        """End the processes that collect, whatever has gone wrong."""
+        self.teardown("fit")
 
     def train_dataloader(self) -> AlternatingLoop:
         """Return the loop over the phases of the module that is fitted."""
@@ -241,17 +254,16 @@ class ExperienceDataModule(LightningDataModule):
     def collect(self) -> None:
         """Add the warm-up, or one round of episodes, to the buffer."""
         assert self.collector is not None
-        rounds, self._drawn = self.warmup_rounds if self.env_steps == 0 else 1, []
-        self.exploration.at_random = self.env_steps == 0
+        assert self.buffer is not None
+        rounds = self.warmup_rounds if self.env_steps == 0 else 1
+        self.exploration.at_random.fill_(self.env_steps == 0)
         for _ in range(rounds):
-            with torch.no_grad():
-                episodes = next(iter(self.collector))
+            episodes = self.collector.collect(self.buffer.collected)
             self._check_episodes(episodes)
-            if "return_to_go" in self.stored:
+            if self.buffer.is_for_agent:
                 add_returns(episodes)
-            rows = episodes.select(*self.stored).reshape(-1).clone()
-            self.buffer.extend(rows)
-            self.segments.add(rows)
+            self.buffer.add(episodes)
+            self.env_steps = self.buffer.collected * self.processes
 
     def _check_episodes(self, episodes: TensorDictBase) -> None:
         observations, rewards = episodes["next", "observation"], episodes["next", "reward"]
@@ -276,20 +288,14 @@ class ExperienceDataModule(LightningDataModule):
 
     def sample_trajectories(self) -> TensorDict:
         """Return slices ``(B, H)`` of recorded episodes."""
-        if not self._drawn:
-            rows = self.buffer.sample().select(*self.stored)
-            self._drawn = list(rows.reshape(DRAWN_AT_ONCE, -1, self.slice_length).unbind(0))
-        return self._drawn.pop(0)
+        assert self.buffer is not None
+        return self.buffer.sample_trajectories()
 
     def sample_initial_states(self) -> TensorDict:
-        """Return ``(B,)`` recorded states to imagine from; the world model has had its batches."""
-        self._drawn = []
-        rows = self.buffer[: len(self.buffer)]
-        initial = rows["observation"]
-        if self.imagine_from == "start":
-            initial = initial[rows["is_init"].squeeze(-1)]
-        chosen = torch.randint(len(initial), (self.policy_batch_size,))
-        return TensorDict({"observation": initial[chosen]}, batch_size=self.policy_batch_size)
+        """Return ``(B,)`` recorded states to imagine from."""
+        assert self.buffer is not None
+        states = self.buffer.sample_states(self.policy_batch_size, self.imagine_from)
+        return TensorDict({"observation": states}, batch_size=self.policy_batch_size)
 
     def draw_initial_states(self, count: int) -> Tensor:
         """Return ``(count, S)`` states in which episodes begin, always the same ones; nothing is recorded."""
@@ -305,22 +311,20 @@ class ExperienceDataModule(LightningDataModule):
         The experience is that of all processes, see :class:`~lit_awm.data.segments.Segments`; what else differs
         between them is a list with an entry for each. All of them must call it.
         """
-        if self.collector is None:
+        if self.buffer is None:
             return {}
         return {
             "env_steps": self.env_steps,
-            "experience": self.segments.state(),
+            "experience": self.buffer.state(),
             "ranks": gather_objects(self._own_state()),
         }
 
     def _own_state(self) -> dict[str, Any]:
-        assert self.collector is not None
-        collector = dict(self.collector.state_dict())
-        collector.pop("policy_state_dict")
+        assert self.buffer is not None
         return {
             "longest_episode": self.longest_episode,
-            "drawn": TensorDict.stack(self._drawn).flatten_keys(".").to_dict() if self._drawn else {},
-            "collector": collector,
+            "drawn": self.buffer.drawn(),
+            "collector": {} if self.collector is None else self.collector.state_dict(),
             "env": self.env.rng.get_state(),
             "simulators": self.env.random_states() if isinstance(self.env, SimulatorEnv) else [],
             "global": GlobalRNGState().state_dict(),
@@ -332,19 +336,14 @@ class ExperienceDataModule(LightningDataModule):
         Raises:
             ValueError: If it was taken with another number of processes.
         """
-        self.segments.collected = state_dict["env_steps"] // self.processes
-        if self.collector is None:
+        self.env_steps = state_dict["env_steps"]
+        if self.buffer is None or self.collector is None:
             return
         check_ranks(len(state_dict["ranks"]))
-        parts, own = self.segments.load(state_dict["experience"], self.segments.collected), state_dict["ranks"][rank()]
-        # The oldest may have been overwritten: go on where it had been written to.
-        self.buffer.writer.load_state_dict({"_cursor": self.segments.cursor})
-        for rows in parts:
-            self.buffer.extend(rows)
+        own = state_dict["ranks"][rank()]
+        self.buffer.load(state_dict["experience"], own["drawn"], self.env_steps // self.processes)
         self.longest_episode = own["longest_episode"]
-        drawn = TensorDict(own["drawn"]).auto_batch_size_(3).unflatten_keys(".")
-        self._drawn = list(drawn.unbind(0)) if own["drawn"] else []
-        self.collector.load_state_dict(own["collector"], strict=False)
+        self.collector.load_state_dict(own["collector"])
         self.env.rng.set_state(own["env"])
         if isinstance(self.env, SimulatorEnv):
             self.env.set_random_states(own["simulators"])
@@ -362,6 +361,15 @@ def _check_warmup(warmup_episodes: int, num_envs: int, episode_length: int, capa
         )
     if not capacity >= warmup_episodes * episode_length:
         raise ValueError(f"capacity must hold the warm-up of {warmup_episodes * episode_length} steps, got {capacity}.")
+
+
+def _check_storage(folder: Path, capacity: int, round_length: int) -> None:
+    check_writable(folder, "storage_dir")
+    if capacity % round_length:
+        raise ValueError(
+            f"capacity must be a multiple of num_envs times episode_length, {round_length}, with a storage_dir, got "
+            f"{capacity}: what is written to disk at once is overwritten at once."
+        )
 
 
 def _check_experience(episode_length: int, slice_length: int, imagine_from: str, env_options: dict[str, Any]) -> None:

@@ -44,11 +44,13 @@ class Exploration(nn.Module):
         mean_hold: Mean number of steps for which a draw is held.
     """
 
+    at_random: Tensor
+
     def __init__(self, policy: Policy | None, action_dim: int, noise: float, mean_hold: float) -> None:
         super().__init__()
         self.policy = policy
         self.action_dim, self.noise, self.mean_hold = action_dim, noise, mean_hold
-        self.at_random = True
+        self.register_buffer("at_random", torch.tensor(True))  # travels with the policy to where it acts
         self._held: Tensor | None = None
 
     def forward(self, observation: Tensor, is_init: Tensor, earned: Tensor) -> Tensor:
@@ -57,10 +59,11 @@ class Exploration(nn.Module):
         ``is_init`` ``(N, 1)`` marks first steps, ``earned`` ``(N, 1)`` is what the episode has earned before.
         """
         draw = observation.new_empty(len(observation), self.action_dim)
-        at_random = self.at_random or self.policy is None
+        at_random = self.policy is None or bool(self.at_random)
         draw = draw.uniform_(-1, 1) if at_random else draw.normal_()
         renew = is_init | (torch.rand_like(draw[:, :1]) < 1 / self.mean_hold)
         self._held = draw if self._held is None else torch.where(renew, draw, self._held)
-        if self.policy is None or at_random:
+        if at_random:
             return self._held
+        assert self.policy is not None
         return (act(self.policy, observation, is_init, earned, self._held) + self.noise * self._held).clamp(-1, 1)

@@ -53,14 +53,17 @@ class Segments:
         self._everyones = [segment for segment in self._everyones if self._is_in_use(segment)]
         return list(self._everyones)
 
-    def load(self, segments: list[Segment], collected: int) -> list[TensorDict]:
-        """Go on from what ``state`` returned, after ``collected`` rows of ours, and return the rows that are ours."""
+    def load(self, segments: list[Segment], collected: int) -> list[tuple[Segment, TensorDict]]:
+        """Go on from what ``state`` returned, after ``collected`` rows of ours.
+
+        Returns:
+            Our parts, each with its rows.
+        """
         self.collected = collected
         self._everyones = list(segments) if process_count() > 1 and rank() == 0 else []
         self._own = [each for each in segments if each["first"] // _count(each) % process_count() == rank()]
         self._told = max((segment["first"] for segment in self._own), default=-1)
-        rows = [segment["rows"] for segment in self._own]
-        return [TensorDict(each, batch_size=len(each["observation"])).unflatten_keys(".") for each in rows]
+        return [(each, TensorDict(each["rows"], batch_size=_count(each)).unflatten_keys(".")) for each in self._own]
 
     @property
     def cursor(self) -> int:

@@ -23,7 +23,7 @@ def test_random_actions_cover_the_range_and_are_held_as_long_as_asked() -> None:
 def test_noise_is_added_to_the_policy_within_the_range() -> None:
     policy = DeterministicPolicy(3, 1)
     exploration = Exploration(policy, action_dim=1, noise=0.5, mean_hold=1.0)
-    exploration.at_random = False
+    exploration.at_random.fill_(False)
     actions = actions_of(exploration, 400)
     assert abs(actions.std().item() - 0.48) < 0.02  # 0.5, less what is clipped
     assert actions.abs().max() <= 1

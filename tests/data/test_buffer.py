@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from lit_awm.checkpoints import SafeCheckpointIO
+from lit_awm.data import ExperienceDataModule
+from lit_awm.models import ActionsWorldModel, CausalTransformer
+from lit_awm.modules import WorldModelModule
+
+STEPS, CAPACITY = 20, 60  # in a round, and in the buffer
+
+
+def fit(
+    make_trainer: Callable[..., Trainer], epochs: int, checkpoint: Path | None = None, **options: Any
+) -> ExperienceDataModule:
+    """Return the data of a fit of ``epochs`` rounds that is saved after each of them, in a folder of its own."""
+    torch.manual_seed(0)
+    data = ExperienceDataModule(
+        "bear_populations",
+        episode_length=10,
+        num_envs=2,
+        warmup_episodes=2,
+        world_model_updates=1,
+        world_model_batch_size=2,
+        capacity=CAPACITY,
+        **options,
+    )
+    module = WorldModelModule(ActionsWorldModel(data.state_dim, data.action_dim, CausalTransformer(8, 1, 1, 10)))
+    trainer = make_trainer(max_epochs=epochs, enable_checkpointing=True, plugins=[SafeCheckpointIO()])
+    trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+    return data
+
+
+@pytest.mark.parametrize("epochs", [2, 5])  # before and after the oldest has been overwritten
+def test_experience_on_disk_is_the_same_and_resumes_the_same(
+    make_trainer: Callable[..., Trainer], tmp_path: Path, epochs: int
+) -> None:
+    in_memory = fit(make_trainer, epochs + 2)
+    on_disk = fit(make_trainer, epochs, storage_dir=str(tmp_path / "buffer"))
+    assert on_disk.trainer is not None
+    on_disk.trainer.save_checkpoint(tmp_path / "last.ckpt")
+    resumed = fit(make_trainer, epochs + 2, tmp_path / "last.ckpt", storage_dir=str(tmp_path / "buffer"))
+    assert resumed.buffer is not None
+    assert in_memory.buffer is not None
+    assert torch.equal(resumed.buffer[:]["action"], in_memory.buffer[:]["action"])
+    assert torch.equal(resumed.buffer[:]["next", "observation"], in_memory.buffer[:]["next", "observation"])
+
+
+def test_what_is_saved_from_disk_is_what_was_recorded_and_no_more(
+    make_trainer: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    data = fit(make_trainer, 2, storage_dir=str(tmp_path / "buffer"))
+    assert data.trainer is not None
+    data.trainer.save_checkpoint(tmp_path / "new" / "last.ckpt")
+    (file,) = (tmp_path / "new" / "experience").iterdir()
+    assert file.stat().st_size < 2 * 40 * sum(value.nbytes // CAPACITY for value in _columns(data)) + 10_000
+    loaded = SafeCheckpointIO().load_checkpoint(tmp_path / "new" / "last.ckpt")
+    segments = loaded["ExperienceDataModule"]["experience"]
+    assert data.buffer is not None
+    assert torch.equal(torch.cat([each["rows"]["action"] for each in segments]), data.buffer[:40]["action"])
+
+
+def _columns(data: ExperienceDataModule) -> list[torch.Tensor]:
+    assert data.buffer is not None
+    return [value for value in data.buffer[:].flatten_keys(".").values() if isinstance(value, torch.Tensor)]
+
+
+def test_files_of_the_buffer_go_with_it(make_trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+    data = fit(make_trainer, 1, storage_dir=str(tmp_path / "buffer"))
+    assert list((tmp_path / "buffer").rglob("*.memmap"))
+    del data
+    gc.collect()
+    assert not list((tmp_path / "buffer").iterdir())
+
+
+def test_disk_without_room_for_whole_rounds_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="capacity must be a multiple of num_envs times episode_length, 20, .* got 50"):
+        ExperienceDataModule(
+            "bear_populations", episode_length=10, num_envs=2, warmup_episodes=2, capacity=50, storage_dir=str(tmp_path)
+        )
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="storage_dir"):
+        ExperienceDataModule("bear_populations", storage_dir=str(tmp_path / "file"))
