@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.nn.parallel import DistributedDataParallel
 
 RANKS = "ranks"  # in a checkpoint: what differs from process to process, in their order
@@ -130,6 +132,40 @@ def check_strategy(trainer: Trainer, name: str) -> None:
             f"trainer.strategy must be auto or ddp for {name}, got {type(strategy).__name__}. To fit a world model "
             "that is too large for one device, fit a WorldModelModule alone."
         )
+
+
+def shard(model: nn.Module, strategy: ModelParallelStrategy, *methods: str) -> None:
+    """Divide the parameters of a model between processes (FSDP2), for one that is too large for a device.
+
+    The entries of each ``ModuleList``, as the blocks of a transformer, are put together one at a time when they are
+    computed, and taken apart again.
+
+    Args:
+        model: The model.
+        strategy: Between how many processes, its ``data_parallel_size``.
+        methods: Names of methods of the model that compute something, besides ``forward``.
+
+    Raises:
+        ValueError: If the strategy would also split tensors, or is given what it would write checkpoints by and not
+            read them.
+    """
+    if (count := strategy.device_mesh["tensor_parallel"].size()) != 1:
+        raise ValueError(
+            f"trainer.strategy.tensor_parallel_size must be 1, got {count}. Give data_parallel_size: the number of "
+            "processes."
+        )
+    if type(strategy.checkpoint_io) is not TorchCheckpointIO:
+        raise ValueError(
+            f"trainer.plugins must hold no {type(strategy.checkpoint_io).__name__} with ModelParallelStrategy, which "
+            "reads checkpoints by itself. Leave it out."
+        )
+    mesh = strategy.device_mesh["data_parallel"]
+    for entries in [module for module in model.modules() if isinstance(module, nn.ModuleList)]:
+        for entry in entries:
+            fully_shard(entry, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    for name in methods:
+        register_fsdp_forward_method(model, name)
 
 
 def _to_cpu(value: Any) -> Any:

@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import ModelParallelStrategy
 from tensordict import TensorDict
+from torch.distributed.tensor import DTensor
 
 from lit_awm.callbacks import AdaptiveHorizon, GradientGuard, GradientNormMonitor
 from lit_awm.checkpoints import SafeCheckpointIO
@@ -42,17 +44,19 @@ class Tape(Callback):
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        found = [parameter.grad.flatten() for parameter in parameters if parameter.grad is not None]
+        found = [whole(parameter.grad).flatten() for parameter in parameters if parameter.grad is not None]
         self.gradients = torch.cat(found).clone()
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         tensors = [*pl_module.parameters(), *pl_module.buffers()]
-        weights = torch.cat([tensor.detach().double().flatten() for tensor in tensors])
+        weights = torch.cat([whole(tensor.detach()).double().flatten() for tensor in tensors])
+        local = [tensor.to_local().numel() for tensor in tensors if isinstance(tensor, DTensor)]
         self.tape.append(
             {
                 "step": trainer.global_step,
                 "phase": batch["phase"],
                 "weights": weights.clone(),
+                "local": sum(local),
                 "gradients": self.gradients,
                 "batch": batch.exclude("phase").clone(),
             }
@@ -83,7 +87,7 @@ def make_module(kind: str, data: ExperienceDataModule) -> Any:
     model = partial(ActionsWorldModel, backbone=CausalTransformer(16, 1, 1, LENGTH))
     policy = partial(DeterministicPolicy, hidden_dim=8)
     imagination: dict[str, Any] = {"imagination_horizon": LENGTH, "imagination": "warm", "action_noise": 0.1}
-    if kind == "world_model":
+    if kind in ("world_model", "sharded"):
         return WorldModelModule(model(*sizes))
     if kind == "policy":
         world_model = model(*sizes)
@@ -104,6 +108,17 @@ def make_module(kind: str, data: ExperienceDataModule) -> Any:
     )
 
 
+def make_strategy(kind: str, processes: int) -> Any:
+    if kind == "sharded":
+        return ModelParallelStrategy(processes, tensor_parallel_size=1, save_distributed_checkpoint=False)
+    return "ddp" if processes > 1 else "auto"
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """Put together what is divided between processes."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
 def main(kind: str, out: Path, processes: int, checkpoint: str | None) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     seed_everything(1 if checkpoint else 0, verbose=False)
@@ -115,8 +130,8 @@ def main(kind: str, out: Path, processes: int, checkpoint: str | None) -> None:
         max_epochs=10_000 if kind == "long" else EPOCHS,
         accelerator="cpu",
         devices=processes,
-        strategy="ddp" if processes > 1 else "auto",
-        plugins=[SafeCheckpointIO()],
+        strategy=make_strategy(kind, processes),
+        plugins=[] if kind == "sharded" else [SafeCheckpointIO()],
         default_root_dir=out,
         logger=False,
         enable_progress_bar=False,

@@ -86,6 +86,18 @@ def test_the_gradient_is_that_of_both_batches_together(kind: str, tmp_path: Path
     assert error.item() < 1e-6
 
 
+def test_a_divided_world_model_learns_what_a_whole_one_does(tmp_path: Path) -> None:
+    divided, whole = run("sharded", tmp_path / "divided"), run("world_model", tmp_path / "whole")
+    assert_one_run(divided)
+    parameters = divided[0]["tape"][0]["gradients"].numel()
+    assert sum(told["tape"][0]["local"] for told in divided) == parameters  # each process holds a part
+    assert parameters > divided[0]["tape"][0]["local"]
+    for ours, theirs in zip(divided[0]["tape"], whole[0]["tape"], strict=True):
+        torch.testing.assert_close(ours["weights"], theirs["weights"], rtol=1e-4, atol=1e-5)
+    resumed = run("sharded", tmp_path / "resumed", tmp_path / "divided" / "checkpoints" / "step=4.ckpt")
+    assert_equal_tapes(divided[0]["tape"][4:], resumed[0]["tape"], ("weights", "gradients"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sac", "online_dt"])
 def test_agents_are_one_run(kind: str, tmp_path: Path) -> None:

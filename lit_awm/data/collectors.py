@@ -123,7 +123,7 @@ class EpisodeCollector:
             self._collector.set_seed((self.seed + ROUND_STRIDE * (steps_before // self.frames)) % SEEDS)
         self._has_begun = True
         parts = [next(self._parts).clone() for _ in range(self.num_collectors if is_async else 1)]
-        episodes = torch.cat([part.reshape(-1, part.shape[-1]) for part in parts])
+        episodes: TensorDictBase = torch.cat([part.reshape(-1, part.shape[-1]) for part in parts])
         self.staleness = (version - episodes.pop(VERSION)).float().mean().item()
         begins = episodes["is_init"].flatten()
         episodes[TRAJECTORY] = (begins.cumsum(0) - 1 + steps_before).reshape(episodes.shape)

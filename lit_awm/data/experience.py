@@ -135,8 +135,9 @@ class ExperienceDataModule(LightningDataModule):
     @property
     def staleness(self) -> float | None:
         """How many policies later than the one that acted in the last round the latest is; None if always none."""
-        is_async = self.collector is not None and self.collector_kind == "multi_async"
-        return self.collector.staleness if is_async else None
+        if self.collector is None or self.collector_kind != "multi_async":
+            return None
+        return self.collector.staleness
 
     # -- What models need to know about the environment -----------------------------------------------------------
 

@@ -66,7 +66,7 @@ class ActionsWorldModel(WorldModel):
     @property
     def error_scale(self) -> Tensor:
         """The spread ``(S,)`` of drifts from their mean at each step."""
-        return self.drift_scaler.scale
+        return self.drift_scaler.spread
 
     def fit_statistics(self, states: Tensor, actions: Tensor, rewards: Tensor) -> None:
         """Estimate the standardisation from data, that of states at each step too."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 ROUNDING = 1e-5  # of the largest value, below which a difference in single precision may be rounding
+LEAST_SHARE = 1e-8  # of the spread over all steps, that of a step counts as
 
 
 class Standardizer(nn.Module):
@@ -54,9 +55,9 @@ class DriftStandardizer(nn.Module):
     """Shift and scale what has happened since the first step of a sequence.
 
     Sequences that begin alike have much in common: what is left of a drift when the mean over sequences has been taken,
-    step by step, is what actions have done. Its spread over all steps is the scale. Steps beyond those of the data
-    count as the last of them. Where all sequences of the data are the same no mean is taken. Until ``fit`` is called it
-    changes nothing.
+    step by step, is what actions have done. It grows from step to step: the scale of a step is the geometric mean of
+    the spread at that step and of the spread over all steps. Steps beyond those of the data count as the last of them.
+    Where all sequences of the data are the same no mean is taken. Until ``fit`` is called it changes nothing.
 
     Args:
         size: Size ``D`` of the last dimension.
@@ -64,28 +65,37 @@ class DriftStandardizer(nn.Module):
 
     mean: Tensor
     scale: Tensor
+    spread: Tensor
 
     def __init__(self, size: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(1, size))
-        self.register_buffer("scale", torch.ones(size))
+        self.register_buffer("scale", torch.ones(1, size))
+        self.register_buffer("spread", torch.ones(size))
 
     def fit(self, data: Tensor) -> None:
         """Take the mean of each step, and the standard deviation from it, over sequences ``(B, H, D)``."""
         rows = data.detach().double()
         drift = (rows - rows[:, :1])[:, min(1, rows.shape[1] - 1) :]
         mean, least = drift.mean(0), ROUNDING * rows.abs().amax((0, 1))
-        spread = (drift - mean).square().mean((0, 1)).sqrt()
-        if not (spread > least).any():  # all sequences are the same, or there is but one: nothing is told about actions
-            mean, spread = torch.zeros_like(mean), drift.flatten(0, 1).std(0, correction=0)
-        self.mean = mean.to(self.mean)
-        self.scale = torch.where(spread > least, spread, torch.where(least > 0, least, 1.0)).to(self.scale)
+        by_step = (drift - mean).square().mean(0).sqrt()
+        if not (
+            by_step > least
+        ).any():  # all sequences are the same, or there is but one: nothing is told about actions
+            mean, by_step = torch.zeros_like(mean), drift.flatten(0, 1).std(0, correction=0).expand_as(mean)
+        spread = by_step.square().mean(0).sqrt()
+        varies, least = spread > least, torch.where(least > 0, least, 1.0)
+        self.mean, self.spread = mean.to(self.mean), torch.where(varies, spread, least).to(self.spread)
+        scale = (by_step.clamp(min=LEAST_SHARE * spread) * spread).sqrt()
+        self.scale = torch.where(varies, scale, least).to(self.scale)
 
     def inverse(self, value: Tensor, steps: Tensor) -> Tensor:
         """Map ``(..., H, D)`` in standard units back to raw ones; entry ``h`` is ``steps[h]``, at least 1, later."""
-        return value * self.scale + self.mean[(steps - 1).clamp(max=len(self.mean) - 1)]
+        rows = (steps - 1).clamp(max=len(self.mean) - 1)
+        return value * self.scale[rows] + self.mean[rows]
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        if (loaded := state_dict.get(prefix + "mean")) is not None:  # of as many steps as there are
-            self.mean = self.mean.new_empty(loaded.shape)
+        for name, buffer in self.named_buffers():
+            if (loaded := state_dict.get(prefix + name)) is not None:  # of as many steps as there are
+                setattr(self, name, buffer.new_empty(loaded.shape))
         super()._load_from_state_dict(state_dict, prefix, *args)

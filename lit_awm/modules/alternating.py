@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,13 +15,14 @@ from torch import Tensor
 from lit_awm.checks import check_at_least
 from lit_awm.distributed import OwnReduction, average_gradients, check_strategy, load_ranks, save_ranks
 from lit_awm.models import Policy, RewardFn, SimulatorWorldModel, StepFn, WorldModel
+from lit_awm.modules.candidates import Candidates
 from lit_awm.modules.latest_metrics import LatestMetrics
 from lit_awm.modules.optimization import gradient_norm, is_written, log_evaluation, prefixed
 from lit_awm.modules.policy import PolicyModule
 from lit_awm.modules.teacher import TeacherModule
 from lit_awm.modules.world_model import WorldModelModule
 
-METRICS_KEY = "latest_metrics"  # in a checkpoint
+METRICS_KEY, CANDIDATES_KEY = "latest_metrics", "candidates"  # in a checkpoint
 
 
 class AlternatingModule(LightningModule):
@@ -41,6 +43,8 @@ class AlternatingModule(LightningModule):
         teacher: Makes a model of single steps that labels trajectories for the world model, as ``world_model`` does;
             None for none. A simulator, which learns nothing, has none.
         teacher_module: Makes the module that fits the teacher.
+        judge: Whether a pass ends with the best of the policies at the ends of its turns, as the teacher imagines them,
+            in place of the last; without a teacher it is the last.
         known_reward: Whether the world model is given the environment's reward function instead of learning it.
         known_reward_fn: That function; the command line takes it from the data.
         known_step_fn: The environment's step, for a :class:`~lit_awm.models.SimulatorWorldModel`; the command line
@@ -71,6 +75,7 @@ class AlternatingModule(LightningModule):
         policy_module: Callable[[Policy, WorldModel], PolicyModule] = PolicyModule,
         teacher: Callable[[int, int], WorldModel] | None = None,
         teacher_module: Callable[[WorldModel], TeacherModule] = TeacherModule,
+        judge: bool = True,
         known_reward: bool = False,
         known_reward_fn: RewardFn | None = None,
         known_step_fn: StepFn | None = None,
@@ -106,6 +111,8 @@ class AlternatingModule(LightningModule):
         self.phases = tuple(self._children())
         self.optimized_phases = tuple(name for name, child in self._children().items() if child.trained_parameters())
         self.automatic_optimization = False
+        self.judge = judge
+        self._candidates, self._last_phase = Candidates(), ""
         self._latest, self._reduction = LatestMetrics(), OwnReduction()
         self.register_buffer("model_updates", torch.tensor(0))
 
@@ -144,10 +151,14 @@ class AlternatingModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[METRICS_KEY] = self._latest.state_dict()
+        checkpoint[CANDIDATES_KEY] = {"copies": self._candidates.state_dict(), "last_phase": self._last_phase}
         save_ranks(self, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._latest.load_state_dict(checkpoint.get(METRICS_KEY, {}))
+        if (candidates := checkpoint.get(CANDIDATES_KEY)) is not None:
+            self._candidates.load_state_dict(candidates["copies"])
+            self._last_phase = candidates["last_phase"]
         load_ranks(self, checkpoint)
 
     def configure_optimizers(self) -> Any:
@@ -169,6 +180,9 @@ class AlternatingModule(LightningModule):
             self.policy.forget()
             if self.teacher is not None and self.teacher.has_learned:  # as always but in a dry run of two batches
                 batch = self.teacher.add_to(batch, self.policy.policy)
+        elif phase != self._last_phase and self._judge is not None:  # a turn begins
+            self._candidates.add(self.policy.policy)
+        self._last_phase = phase
         if phase in self.optimized_phases:
             optimizers = self.optimizers()
             optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
@@ -181,10 +195,26 @@ class AlternatingModule(LightningModule):
             self.model_updates += 1
         elif phase == "policy":
             self.policy.after_update()
+            metrics |= self._choose_policy(batch)
         self._latest.update(phase, prefixed(phase, metrics))
         if is_written(self.trainer):
             self._latest.log(self, batch_size=len(batch))
         return loss
+
+    @property
+    def _judge(self) -> TeacherModule | None:
+        """What chooses a policy; nothing where more counts than what is earned within the horizon."""
+        if not self.judge or self.teacher is None or self.policy.bootstrap is not None or not self.teacher.has_learned:
+            return None
+        return self.teacher
+
+    def _choose_policy(self, batch: TensorDict) -> dict[str, Tensor]:
+        """Let the teacher choose a policy at the end of a pass."""
+        if self._judge is None or not self.trainer.is_last_batch:
+            return {}
+        states, horizon = batch["observation"], self.policy.imagination_horizon
+        self.policy.forget()
+        return self._candidates.choose(self.policy.policy, partial(self._judge.judge, states, horizon))
 
     def _update(
         self, optimizer: LightningOptimizer, child: WorldModelModule | PolicyModule, batch: TensorDict

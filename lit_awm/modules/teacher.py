@@ -13,6 +13,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from lit_awm.checks import check_at_least, check_count
+from lit_awm.imagination import imagine
 from lit_awm.models import MarkovWorldModel, Policy, WorldModel
 from lit_awm.modules.optimization import default_optimizer
 from lit_awm.modules.world_model import WorldModelModule
@@ -86,6 +87,16 @@ class TeacherModule(WorldModelModule):
         recorded = batch.select(*labelled.keys(True, True))
         return torch.cat([recorded[: len(recorded) - len(labelled)], labelled])
 
+    @torch.no_grad()
+    def judge(self, initial_state: Tensor, horizon: int, policy: Policy) -> Tensor:
+        """Return what a policy earns, without noise, from ``(B, S)`` in ``horizon`` steps by the teacher: a scalar.
+
+        It is minus infinity if the policy leads far away from all data, where the teacher cannot tell.
+        """
+        imagined = imagine(self.world_model, policy, initial_state, horizon, method="sequential")
+        returns = imagined.rewards.sum(dim=1)
+        return torch.where(self._is_near(imagined.states) & returns.isfinite(), returns, -torch.inf).mean()
+
     def forget(self) -> None:
         """Drop what has been labelled; to be called when the teacher has changed."""
         self._labelled = []
@@ -106,14 +117,17 @@ class TeacherModule(WorldModelModule):
             states.append(state)
             rewards.append(reward.unsqueeze(-1))
         trajectories = torch.stack(states, 1)
-        scaler = self.world_model.state_scaler
-        fits = (scaler(trajectories).abs() < FARTHEST).flatten(1).all(1)
+        fits = self._is_near(trajectories)
         after = {"observation": trajectories[:, 1:], "reward": torch.stack(rewards, 1)}
         rows = TensorDict({"observation": trajectories[:, :-1], "action": torch.stack(actions, 1), "next": after})
         rows.batch_size = [count, horizon]
         kept = batch[chosen].select(*rows.keys(True, True))  # instead of those that the teacher cannot know about
         kept[fits] = rows[fits]
         return kept
+
+    def _is_near(self, trajectories: Tensor) -> Tensor:
+        """Tell which of the trajectories ``(B, H, S)`` stay where there are data, ``(B,)``."""
+        return (self.world_model.state_scaler(trajectories).abs() < FARTHEST).flatten(1).all(1)
 
     def _draw_noise(self, count: int, horizon: int) -> Tensor:
         """Return noise ``(count, H, A)``, piecewise constant in time."""

@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.strategies import ModelParallelStrategy
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from lit_awm.distributed import gather
+from lit_awm.distributed import gather, shard
 from lit_awm.models import WorldModel
 from lit_awm.modules.optimization import build_optimizer, check_optimizer, default_optimizer, prefixed
 
@@ -82,6 +83,11 @@ class WorldModelModule(LightningModule):
         slice_length = getattr(getattr(trainer, "datamodule", None), "slice_length", None)
         if slice_length is not None:
             self.world_model.check_horizon(slice_length)
+
+    def configure_model(self) -> None:
+        """Divide the model between processes, if the strategy is ``ModelParallelStrategy`` (FSDP2)."""
+        if isinstance(self.trainer.strategy, ModelParallelStrategy):
+            shard(self.world_model, self.trainer.strategy, "members")
 
     def setup(self, stage: str) -> None:
         self.check_slice_length(self.trainer)

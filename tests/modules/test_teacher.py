@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from tensordict import TensorDict
 
 from lit_awm.data import ExperienceDataModule
@@ -15,6 +16,7 @@ from lit_awm.models import (
     CausalTransformer,
     DeterministicPolicy,
     MarkovWorldModel,
+    Policy,
     SimulatorWorldModel,
 )
 from lit_awm.modules import AlternatingModule, PolicyModule, TeacherModule
@@ -110,7 +112,7 @@ def test_what_has_been_labelled_is_saved_and_dropped_when_the_teacher_changes() 
     assert not (teacher.add_to(batch, policy)["action"] == other.add_to(batch, policy)["action"]).all()
 
 
-def test_it_teaches_within_a_run(make_trainer: Callable[..., Trainer]) -> None:
+def make_run(judge: bool) -> tuple[AlternatingModule, ExperienceDataModule]:
     data = ExperienceDataModule(
         "bioreactor",
         episode_length=10,
@@ -128,8 +130,14 @@ def test_it_teaches_within_a_run(make_trainer: Callable[..., Trainer]) -> None:
         policy=partial(DeterministicPolicy, hidden_dim=8),
         policy_module=partial(PolicyModule, imagination_horizon=10),
         teacher=partial(MarkovWorldModel, hidden_dim=8),
+        judge=judge,
         clock_step=data.clock_step,
     )
+    return module, data
+
+
+def test_it_teaches_within_a_run(make_trainer: Callable[..., Trainer]) -> None:
+    module, data = make_run(judge=False)
     assert module.phases == ("teacher", "world_model", "policy")
     before = {name: value.clone() for name, value in module.named_parameters()}
     trainer = make_trainer(max_epochs=2)
@@ -137,7 +145,41 @@ def test_it_teaches_within_a_run(make_trainer: Callable[..., Trainer]) -> None:
     moved = {name.split(".")[0] for name, value in module.named_parameters() if not torch.equal(value, before[name])}
     assert moved == {"teacher", "world_model", "policy"}
     assert trainer.callback_metrics.keys() >= {"teacher/loss", "world_model/loss", "policy/return"}
+    assert "policy/judged_return" not in trainer.callback_metrics
     assert (module.model_updates.item(), module.policy_updates.item()) == (8, 4)
+
+
+class Tape(Callback):
+    """Record what the teacher says of the policy at the end of every update of it."""
+
+    def __init__(self) -> None:
+        self.returns: list[float] = []
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: TensorDict, batch_idx: int) -> None:
+        if batch["phase"] == "policy" and (batch_idx == 0 or self.last != "policy"):
+            self.initial = batch["observation"]
+            self.policies.append(copy.deepcopy(pl_module.policy.policy))
+        self.last = batch["phase"]
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        self.policies: list[Policy] = []
+        self.last = ""
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
+        ends = [pl_module.teacher.judge(self.initial, 10, policy).item() for policy in self.policies]
+        self.returns.append(pl_module.teacher.judge(self.initial, 10, pl_module.policy.policy).item() - max(ends))
+
+
+def test_a_pass_ends_with_a_policy_that_the_teacher_thinks_no_worse_than_any_before(
+    make_trainer: Callable[..., Trainer],
+) -> None:
+    module, data = make_run(judge=True)
+    tape = Tape()
+    trainer = make_trainer(max_epochs=4, callbacks=[tape])
+    trainer.fit(module, data)
+    assert len(tape.policies) == 2  # turns
+    assert min(tape.returns) >= -1e-5
+    assert trainer.callback_metrics["policy/judged_gain"] >= 0
 
 
 @pytest.mark.parametrize(

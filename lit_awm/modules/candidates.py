@@ -1,0 +1,62 @@
+"""Of the policies that a pass has come by, the one that a judge thinks best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lit_awm.distributed import gather
+from lit_awm.models import Policy
+
+
+class Candidates:
+    """Copies of a policy at the ends of the turns of a pass.
+
+    A policy is optimised in a model that has seen little of what the policy will do next, and may find what is good in
+    the model alone. A judge is another model that was not optimised against, for example the teacher of the first.
+    """
+
+    def __init__(self) -> None:
+        self._copies: list[dict[str, Tensor]] = []
+
+    def add(self, policy: Policy) -> None:
+        """Keep a copy of the policy as it is."""
+        self._copies.append({name: value.detach().clone() for name, value in policy.named_parameters()})
+
+    @torch.no_grad()
+    def choose(self, policy: Policy, judge: Callable[[Policy], Tensor]) -> dict[str, Tensor]:
+        """Make the policy the best of the copies and of what it is now, and forget the copies.
+
+        Args:
+            policy: The policy.
+            judge: Returns what a policy earns, a scalar, or minus infinity where it cannot tell; with several processes
+                it is the mean over all of them that decides.
+
+        Returns:
+            The ``judged_return`` of the best, and the ``judged_gain``: how far it is above the policy as it was.
+        """
+        self.add(policy)
+        scores = []
+        for copy in self._copies:
+            _load(policy, copy)
+            scores.append(judge(policy))
+        means = gather(torch.stack(scores).unsqueeze(0)).mean(dim=0)
+        best = len(means) - 1 - int(means.flip(0).argmax())  # the latest of those that are as good
+        _load(policy, self._copies[best])
+        self._copies = []
+        return {"judged_return": means[best], "judged_gain": means[best] - means[-1]}
+
+    def state_dict(self) -> list[dict[str, Tensor]]:
+        """Return the copies."""
+        return list(self._copies)
+
+    def load_state_dict(self, copies: list[dict[str, Tensor]]) -> None:
+        """Go on with the copies that ``state_dict`` returned."""
+        self._copies = list(copies)
+
+
+def _load(policy: Policy, copy: dict[str, Tensor]) -> None:
+    for name, value in policy.named_parameters():
+        value.copy_(copy[name])

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lit_awm.models import DeterministicPolicy, MarkovWorldModel, Policy
+from lit_awm.modules.candidates import Candidates
+from lit_awm.modules.teacher import FARTHEST, TeacherModule
+
+
+def make_policy(bias: float) -> DeterministicPolicy:
+    policy = DeterministicPolicy(2, 1, hidden_dim=4)
+    set_bias(policy, bias)
+    return policy
+
+
+def set_bias(policy: Policy, bias: float) -> None:
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.fill_(bias)
+
+
+def judge(policy: Policy) -> Tensor:
+    """Return minus the distance of the parameters from 1."""
+    return -(next(policy.parameters()).detach().mean() - 1).abs()
+
+
+def test_the_best_of_all_copies_is_kept_and_the_others_are_forgotten() -> None:
+    policy, candidates = make_policy(0.0), Candidates()
+    for bias in (0.0, 0.9, 3.0):
+        set_bias(policy, bias)
+        candidates.add(policy)
+    set_bias(policy, 5.0)
+    told = candidates.choose(policy, judge)
+    assert all(parameter.eq(0.9).all() for parameter in policy.parameters())
+    torch.testing.assert_close(told["judged_return"], torch.tensor(-0.1))
+    torch.testing.assert_close(told["judged_gain"], torch.tensor(3.9))
+    assert candidates.state_dict() == []
+
+
+def test_the_latest_stays_where_the_judge_cannot_tell() -> None:
+    policy, candidates = make_policy(0.0), Candidates()
+    candidates.add(policy)
+    set_bias(policy, 2.0)
+    candidates.choose(policy, lambda _: torch.tensor(-torch.inf))
+    assert all(parameter.eq(2.0).all() for parameter in policy.parameters())
+
+
+def test_copies_come_back_from_a_checkpoint() -> None:
+    policy, candidates, restored = make_policy(1.0), Candidates(), Candidates()
+    candidates.add(policy)
+    restored.load_state_dict(candidates.state_dict())
+    set_bias(policy, 7.0)
+    restored.choose(policy, judge)
+    assert all(parameter.eq(1.0).all() for parameter in policy.parameters())
+
+
+class Mover(MarkovWorldModel):
+    """``s' = s + a``, with the last state as reward."""
+
+    def step(self, carry: Any, action: Tensor) -> tuple[Any, Tensor, Tensor]:
+        state = carry + action
+        return state, state, state[:, 0]
+
+
+def test_a_teacher_judges_by_what_it_imagines_and_not_far_from_its_data() -> None:
+    teacher = TeacherModule(Mover(2, 1))
+    teacher.world_model.fit_statistics(torch.randn(50, 2, 2), torch.rand(50, 2, 1), torch.rand(50, 2))
+    policy = make_policy(0.0)
+    start = torch.tensor([[0.5, 0.0], [1.0, 0.0]])
+    assert teacher.judge(start, 4, policy) == 0.75 * 4  # it stays where it is
+    set_bias(policy, 100.0)  # always the action 1
+    assert teacher.judge(start, 3, policy) == 0.75 * 3 + 1 + 2 + 3
+    assert teacher.judge(start, int(2 * FARTHEST), policy) == -torch.inf
