@@ -26,6 +26,8 @@ class WorldModelModule(LightningModule):
         world_model: The model to fit.
         optimizer: Makes the optimizer from the parameters.
         scheduler: Makes the learning-rate schedule, stepped after every update.
+        compile_model: Whether the pass through the model is compiled, which takes a minute at first and pays for large
+            models and on GPUs. Compiling the whole module by ``torch.compile(module)`` fails in Lightning's logging.
 
     Raises:
         ValueError: If optimizer or scheduler cannot be made of its arguments.
@@ -38,9 +40,11 @@ class WorldModelModule(LightningModule):
         world_model: WorldModel,
         optimizer: OptimizerCallable = default_optimizer,
         scheduler: LRSchedulerCallable | None = None,
+        compile_model: bool = False,
     ) -> None:
         super().__init__()
         self.world_model = world_model
+        self._compiled = torch.compile(world_model.members) if compile_model else None
         self.optimizer, self.scheduler = optimizer, scheduler
         check_optimizer(self.trained_parameters(), optimizer, scheduler)
 
@@ -55,7 +59,7 @@ class WorldModelModule(LightningModule):
         adds none.
         """
         model = self.world_model
-        prediction = model.members(batch["observation"], batch["action"])
+        prediction = (self._compiled or model.members)(batch["observation"], batch["action"])
         error = (prediction.state - batch["next", "observation"]) / model.error_scale
         if model.clock_step is not None:
             error = error[..., :-1]

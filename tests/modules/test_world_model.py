@@ -96,3 +96,17 @@ def test_data_longer_than_the_model_are_refused_before_the_first_step(make_train
     with pytest.raises(ValueError, match="max_horizon 10, got 20. Lower .* `slice_length`"):
         make_trainer(max_epochs=1).fit(module, data)
     assert data.env_steps == 0
+
+
+@pytest.mark.usefixtures("without_code")
+def test_a_compiled_model_is_fitted_alike() -> None:
+    data, gradients = trajectories(), list[torch.Tensor]()
+    for compile_model in (False, True):
+        torch.manual_seed(0)
+        model = ActionsWorldModel(2, 2, CausalTransformer(8, 1, 1, max_horizon=8))
+        module = WorldModelModule(model, compile_model=compile_model)
+        module.fit_statistics(data)
+        found = torch.autograd.grad(module.loss(data), list(model.parameters()))
+        gradients.append(torch.cat([each.flatten() for each in found]))
+    torch.testing.assert_close(gradients[1], gradients[0])
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
