@@ -4,7 +4,8 @@ Collectors: environment steps a second while nothing else happens, and while thi
 round takes the collector of a single process; with them, how old the policy is that has acted. Training: updates a
 second of the recipe ``cancer_treatment`` with one process and with several, each with the whole batch (weak scaling) or
 with its share (strong), and the share of the time that goes to averaging gradients. Last, a model of cost, fitted to
-these: what it predicts for more processes. Every process has one thread. Where there is a GPU, also on it, in single precision and in bf16.
+these: what it predicts for more processes.
+Every process has one thread. Where there is a GPU, also on it, in single precision and in bf16.
 """
 
 from __future__ import annotations

@@ -86,6 +86,7 @@ def test_the_gradient_is_that_of_both_batches_together(kind: str, tmp_path: Path
     assert error.item() < 1e-6
 
 
+@pytest.mark.slow
 def test_a_divided_world_model_learns_what_a_whole_one_does(tmp_path: Path) -> None:
     divided, whole = run("sharded", tmp_path / "divided"), run("world_model", tmp_path / "whole")
     assert_one_run(divided)

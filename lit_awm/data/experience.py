@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -63,7 +64,7 @@ class ExperienceDataModule(LightningDataModule):
             hold it in memory.
         collector: Who steps the environments, see :class:`~lit_awm.data.collectors.EpisodeCollector`.
         num_collectors: How many processes do; each has its share of ``num_envs``.
-        eval_episodes: Episodes of an evaluation; one is enough where all begin in the same state.
+        eval_episodes: Episodes of an evaluation, of all processes together; one is enough where all begin alike.
         seed: Seed of the environments in which experience is collected; that of the evaluation never changes.
 
     Raises:
@@ -115,7 +116,7 @@ class ExperienceDataModule(LightningDataModule):
         _check_warmup(warmup_episodes, num_envs, episode_length, capacity)
         if storage_dir is not None:
             _check_storage(Path(storage_dir), capacity, num_envs * episode_length)
-        self.eval_env = make_env(env, eval_episodes, **options)
+        self.eval_env, self.eval_episodes = make_env(env, eval_episodes, **options), eval_episodes
         check_collector(collector, num_collectors, num_envs)
         self.collector_kind, self.num_collectors = collector, num_collectors
         self._options = options
@@ -180,6 +181,9 @@ class ExperienceDataModule(LightningDataModule):
         self.policy = getattr(self.trainer.lightning_module, "behaviour_policy", None)
         self.phases = getattr(self.trainer.lightning_module, "phases", ("world_model",))
         self.processes = process_count()
+        if self.processes > 1:  # each has its share of an evaluation, and at least one episode
+            share = math.ceil(self.eval_episodes / self.processes)
+            self.eval_env = make_env(self.env_name, share, **self._options)
         if stage != "fit":
             return
         if self.processes > 1 and self.storage_dir is not None:
@@ -247,7 +251,7 @@ class ExperienceDataModule(LightningDataModule):
         if self.policy is None:
             return []
         return EvaluationEpisodes(
-            self.eval_env, self.policy, self.optimum, EVALUATION_SEED, lambda: {"env_steps": self.env_steps}
+            self.eval_env, self.policy, self.optimum, EVALUATION_SEED - rank(), lambda: {"env_steps": self.env_steps}
         )
 
     # -- Experience -----------------------------------------------------------------------------------------------
