@@ -6,10 +6,13 @@ from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_warn
+
+FAR = 1.0  # disagreement of an ensemble, in steps as large as those of the data are
 
 
 class RunSummary(Callback):
-    """Print cost, optimum, regret, gap, environment steps, time, and the paths of checkpoint, log and figure.
+    """Print scores, errors, environment steps, time, and the paths of checkpoint, log and figure.
 
     It prints what the other callbacks have logged and written, and leaves out what they have not.
     """
@@ -40,6 +43,16 @@ class RunSummary(Callback):
         for name, meaning in (("regret", "0 % optimal, 100 % random"), ("gap", "0 % optimal, 100 % best constant")):
             if f"eval/{name}" in metrics:
                 rows.append((name, f"{metrics[f'eval/{name}']:.3%}   ({meaning})"))
+        if "val/loss" in metrics:
+            rows.append(("error held out", f"{metrics['val/loss']:.4g}"))
+        if "policy/disagreement" in metrics:
+            rows.append(("disagreement", f"{metrics['policy/disagreement']:.3g}   (above 1: far from the data)"))
+            if metrics["policy/disagreement"] > FAR:
+                rank_zero_warn(
+                    "the policy has left the data: about what follows its actions models disagree by "
+                    f"{metrics['policy/disagreement']:.3g} typical steps. Raise "
+                    "`model.policy_module.disagreement_weight`, or collect more."
+                )
         if "env_steps" in metrics:
             rows.append(("environment steps", f"{metrics['env_steps']:.0f}"))
         if "time/elapsed_s" in metrics:

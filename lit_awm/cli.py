@@ -16,6 +16,7 @@ COMMANDS = {  # and the module of lit_awm.commands that runs them
     "evaluate": "evaluate",
     "doctor": "doctor",
     "export": "export",
+    "collect": "collect",
     "report": "report",
     "study": "study",
     "envs": "envs",
@@ -34,6 +35,7 @@ commands:
   validate   score a checkpoint (--ckpt_path) in the real environment, by a recipe
   evaluate   score a checkpoint by the recipe that it was made with
   doctor     tell versions, devices and, for a recipe, whether it can run here, its memory and time
+  collect    record what a policy does, for other programs or to learn from later
   report     make one page of learning curves, scores and statistics about runs
   study      run methods on systems with several seeds
   export     write policy and world model of a checkpoint for other programs

@@ -10,7 +10,7 @@ import pytest
 
 from lit_awm.cli import main
 
-COMMANDS = "fit|oracle|gradients|landscape|reproduce|benchmark|study|report"  # whose words are checked
+COMMANDS = "fit|collect|oracle|gradients|landscape|reproduce|benchmark|study|report"  # whose words are checked
 ROOT = Path(__file__).parent.parent
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))}
 
@@ -51,7 +51,9 @@ def test_the_command_lines_parse(
                 main([*arguments, "--nothing"])
             assert "unrecognized arguments: --nothing" in capsys.readouterr().err, command
         else:  # all else is in order if a number of 0 is what is complained about
-            number = {"oracle": "starts", "benchmark": "batch", "study": "seeds"}.get(arguments[0], "states")
+            number = {"oracle": "starts", "benchmark": "batch", "study": "seeds", "collect": "episodes"}.get(
+                arguments[0], "states"
+            )
             with pytest.raises(SystemExit):
                 main([*arguments, f"--{number}", "0"])
             assert f"{number} must be at least 1, got 0" in capsys.readouterr().err, command

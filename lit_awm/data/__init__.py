@@ -2,5 +2,13 @@
 
 from lit_awm.data.evaluation import SCORES, EvaluationEpisodes, evaluate
 from lit_awm.data.experience import EVALUATION_SEED, ExperienceDataModule
+from lit_awm.data.offline import TrajectoryDataModule
 
-__all__ = ["EVALUATION_SEED", "SCORES", "EvaluationEpisodes", "ExperienceDataModule", "evaluate"]
+__all__ = [
+    "EVALUATION_SEED",
+    "SCORES",
+    "EvaluationEpisodes",
+    "ExperienceDataModule",
+    "TrajectoryDataModule",
+    "evaluate",
+]

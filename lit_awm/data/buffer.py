@@ -108,6 +108,10 @@ class ExperienceBuffer:
         if self._folder is not None:
             for (segment, _), where in zip(parts, places, strict=True):
                 segment["rows"].update(self._stored(where).flatten_keys(".").to_dict())
+        self.load_drawn(drawn)
+
+    def load_drawn(self, drawn: dict[str, Tensor]) -> None:
+        """Go on with the batches that ``drawn`` returned."""
         batches = TensorDict(drawn).auto_batch_size_(3).unflatten_keys(".")
         self._drawn = list(batches.unbind(0)) if drawn else []
 

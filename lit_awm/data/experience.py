@@ -19,6 +19,7 @@ from lit_awm.data.collectors import TRAJECTORY, CollectorKind, EpisodeCollector,
 from lit_awm.data.evaluation import EvaluationEpisodes
 from lit_awm.data.exploration import Exploration
 from lit_awm.data.returns import add_returns
+from lit_awm.data.schedule import make_loop
 from lit_awm.distributed import check_ranks, gather_objects, process_count, rank
 from lit_awm.envs import KnownReward, KnownStep, load_optimum, make_env
 from lit_awm.envs.simulators import SimulatorEnv
@@ -233,18 +234,7 @@ class ExperienceDataModule(LightningDataModule):
     def train_dataloader(self) -> AlternatingLoop:
         """Return the loop over the phases of the module that is fitted."""
         assert self.trainer is not None
-        updates = {phase: self.updates[phase] for phase in self.phases}
-        if self.trainer.precision not in ("32-true", "16-mixed", "bf16-mixed"):
-            raise ValueError(
-                "trainer.precision must be 32-true, 16-mixed or bf16-mixed, as environments are in single precision, "
-                f"got {self.trainer.precision}."
-            )
-        if self.trainer.overfit_batches:  # type: ignore[attr-defined]
-            raise ValueError("overfit_batches must be 0: every pass collects new experience. Use limit_train_batches.")
-        limit = self.trainer.limit_train_batches
-        if isinstance(limit, float):
-            limit = int(limit * sum(updates.values()))
-        return AlternatingLoop(self, updates, limit, self.turns)
+        return make_loop(self, self.trainer, {phase: self.updates[phase] for phase in self.phases}, self.turns)
 
     def val_dataloader(self) -> EvaluationEpisodes | list[Any]:
         """Return the evaluation of the policy; nothing if the module has none."""

@@ -4,6 +4,7 @@ from lit_awm.modules.agent import AgentModule
 from lit_awm.modules.alternating import AlternatingModule
 from lit_awm.modules.bootstrap import ValueBootstrap
 from lit_awm.modules.muon import MuonAdam
+from lit_awm.modules.offline import OfflineWorldModelModule
 from lit_awm.modules.online_dt import DecisionTransformerPolicy, OnlineDTModule
 from lit_awm.modules.policy import PolicyModule
 from lit_awm.modules.sac import SACModule
@@ -18,6 +19,7 @@ __all__ = [
     "DecisionTransformerPolicy",
     "LinearSchedule",
     "MuonAdam",
+    "OfflineWorldModelModule",
     "OnlineDTModule",
     "PolicyModule",
     "SACModule",

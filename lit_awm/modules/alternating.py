@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lit_awm.checks import check_at_least
 from lit_awm.distributed import OwnReduction, average_gradients, check_strategy, load_ranks, save_ranks
-from lit_awm.models import Policy, RewardFn, SimulatorWorldModel, StepFn, WorldModel
+from lit_awm.models import MarkovWorldModel, Policy, RewardFn, SimulatorWorldModel, StepFn, WorldModel
 from lit_awm.modules.candidates import Candidates
 from lit_awm.modules.latest_metrics import LatestMetrics
 from lit_awm.modules.optimization import gradient_norm, is_written, log_evaluation, prefixed
@@ -108,6 +108,9 @@ class AlternatingModule(LightningModule):
             )
         self.gradient_clip_val, self.accumulate = gradient_clip_val, accumulate
         self.teacher = None if teacher is None else teacher_module(teacher(state_dim, action_dim, **known))
+        if self.teacher is not None and isinstance(self.teacher.world_model, MarkovWorldModel):
+            self.policy.consult(self.teacher.world_model)
+        self.policy.check_ensemble()
         self.phases = tuple(self._children())
         self.optimized_phases = tuple(name for name, child in self._children().items() if child.trained_parameters())
         self.automatic_optimization = False

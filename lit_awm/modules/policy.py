@@ -15,7 +15,7 @@ from lit_awm.checks import check_at_least
 from lit_awm.decoding import CompiledDecoder
 from lit_awm.distributed import load_ranks, save_ranks
 from lit_awm.imagination import Imagined, Method, cheapest_method, check_method, imagine
-from lit_awm.models import Policy, WorldModel
+from lit_awm.models import MarkovWorldModel, Policy, WorldModel
 from lit_awm.modules.bootstrap import ValueBootstrap
 from lit_awm.modules.optimization import build_optimizer, check_optimizer, default_optimizer, log_evaluation, prefixed
 from lit_awm.modules.schedules import LinearSchedule
@@ -50,6 +50,9 @@ class PolicyModule(LightningModule):
             step, so that there is nothing in it to learn.
         entropy_weight: Weight of the entropy bonus per step, in units of reward, for a stochastic policy: a number, or
             a schedule over the policy's updates.
+        disagreement_weight: What a step costs, in units of reward, where the members of an ensemble disagree about what
+            follows it by as much as a step usually is. It keeps a policy where there are data. The ensemble is the
+            world model, or, where models alternate, the teacher.
         bootstrap: Makes, from ``S``, what stands for the rewards after the horizon; None counts none, and discounts
             none. Its critic is fitted by the same optimizer.
         optimizer: Makes the optimizer from the parameters.
@@ -57,9 +60,9 @@ class PolicyModule(LightningModule):
 
     Raises:
         ValueError: If the world model has no positions for ``imagination_horizon``, the arguments do not fit each
-            other (see :func:`~lit_awm.imagination.check_method`), ``action_noise``, ``tolerance``, ``refine`` or
-            ``entropy_weight`` is negative, a deterministic policy is given an entropy bonus, or a fit starts with a
-            world model that was never fitted.
+            other (see :func:`~lit_awm.imagination.check_method`), ``action_noise``, ``tolerance``, ``refine``,
+            ``entropy_weight`` or ``disagreement_weight`` is negative, a deterministic policy is given an entropy bonus,
+            there is no ensemble that could disagree, or a fit starts with a world model that was never fitted.
 
     Attributes:
         action_gradient: Gradient ``(B, H, A)`` of the last loss with respect to the imagined actions, zero until it is
@@ -82,6 +85,7 @@ class PolicyModule(LightningModule):
         compile_decoding: bool = False,
         action_noise: float = 0.0,
         entropy_weight: float | LinearSchedule = 0.0,
+        disagreement_weight: float = 0.0,
         bootstrap: Callable[[int], ValueBootstrap] | None = None,
         optimizer: OptimizerCallable = default_optimizer,
         scheduler: LRSchedulerCallable | None = None,
@@ -92,6 +96,7 @@ class PolicyModule(LightningModule):
             imagination = cheapest_method(world_model, policy, policy_input_gradient, checkpoint)
         check_method(imagination, world_model, policy, policy_input_gradient, checkpoint, compile_decoding)
         check_at_least(0, action_noise=action_noise, tolerance=tolerance, refine=refine)
+        check_at_least(0, disagreement_weight=disagreement_weight)
         if not isinstance(entropy_weight, LinearSchedule):
             check_at_least(0, entropy_weight=entropy_weight)
         if entropy_weight and not policy.is_stochastic:
@@ -104,6 +109,10 @@ class PolicyModule(LightningModule):
         self.imagination_horizon, self.imagination = imagination_horizon, imagination
         self.policy_input_gradient, self.checkpoint = policy_input_gradient, checkpoint
         self.action_noise, self.entropy_weight = action_noise, entropy_weight
+        self.disagreement_weight = disagreement_weight
+        self.ensemble: list[MarkovWorldModel] = []  # in a list, so that it is no part of this module
+        if isinstance(world_model, MarkovWorldModel):
+            self.consult(world_model)
         self.optimizer, self.scheduler = optimizer, scheduler
         self.bootstrap = None if bootstrap is None else bootstrap(policy.state_dim)
         check_optimizer(self.trained_parameters(), optimizer, scheduler)
@@ -128,6 +137,31 @@ class PolicyModule(LightningModule):
             self.policy.state_scaler.load_state_dict(self.world_model.state_scaler.state_dict())
             if self.bootstrap is not None:
                 self.bootstrap.adopt_statistics(self.world_model.state_scaler)
+
+    def consult(self, ensemble: MarkovWorldModel) -> None:
+        """Let the policy pay for where the members of an ensemble disagree, if it is to pay for that at all.
+
+        Raises:
+            ValueError: If it has a single member.
+        """
+        if self.disagreement_weight and len(ensemble.networks) < 2:
+            raise ValueError(
+                f"disagreement_weight must be 0 with a single member, got {self.disagreement_weight}. Raise "
+                "`num_members`."
+            )
+        self.ensemble = [ensemble]
+
+    def check_ensemble(self) -> None:
+        """Reject a penalty for which there is no ensemble, before the first step.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        if self.disagreement_weight and not self.ensemble:
+            raise ValueError(
+                f"disagreement_weight must be 0 without an ensemble, got {self.disagreement_weight}. Give a "
+                "MarkovWorldModel with `num_members` as the world model or, where models alternate, as the teacher."
+            )
 
     def after_update(self) -> None:
         """Count an update; to be called after every step of the optimizer."""
@@ -179,6 +213,10 @@ class PolicyModule(LightningModule):
             value = self.bootstrap.returns(imagined, ended).mean()
             loss = critic_loss - value
             metrics |= {"value": value.detach(), "critic_loss": critic_loss.detach()}
+        if self.disagreement_weight:
+            spread = self.ensemble[0].disagreement(imagined.states[:, :-1], imagined.actions)
+            loss = loss + self.disagreement_weight * spread.sum(dim=1).mean()
+            metrics |= {"disagreement": spread.mean().detach()}
         if self.entropy_weight:
             weight = self._entropy_weight()
             distribution = self.policy(imagined.states[:, :-1].detach())
@@ -207,6 +245,7 @@ class PolicyModule(LightningModule):
     def setup(self, stage: str) -> None:
         if stage != "fit":
             return
+        self.check_ensemble()
         if not self.world_model.state_scaler.is_fitted:
             raise ValueError(
                 "world_model must have been fitted to data, got one without statistics. Fit it with a "

@@ -1,0 +1,286 @@
+"""Recorded trajectories in files: NPZ, HDF5, CSV, Parquet, TorchRL's memory-mapped storage, and Minari.
+
+Whatever the format, a recording is a table with a row for each step. A *field* is an array, a dataset, or the columns
+whose names are that of the field or begin with it and an underscore, as ``observation_0``.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+
+from lit_awm.checks import did_you_mean
+
+NEEDED = ("observation", "action", "reward")
+FIELDS = (*NEEDED, "next_observation", "terminated", "truncated", "episode")
+MINARI = "minari:"
+Columns = Mapping[str, str | Sequence[str]]
+Table = dict[str, np.ndarray[Any, Any]]
+
+
+def read_rows(path: str, columns: Columns | None = None) -> dict[str, Tensor]:
+    """Return the fields of a recording, ``(N, D)`` each, ``episode`` ``(N,)``.
+
+    Args:
+        path: A file (``.npz``, ``.h5``, ``.hdf5``, ``.csv``, ``.parquet``), the folder of a memory-mapped TensorDict,
+            or ``minari:`` and the name of a dataset.
+        columns: What a field is called, or which columns make it up, where that differs from its name.
+
+    Raises:
+        ValueError: If there is no such file, its format is not known, or it has not what is needed.
+    """
+    if path.startswith(MINARI):
+        return _read_minari(path.removeprefix(MINARI))
+    file = Path(path)
+    if not file.exists():
+        raise ValueError(f"path must be a file, a folder, or minari:NAME, got {path!r}, which is not there.")
+    if file.is_dir():
+        return _read_memmap(file)
+    if file.suffix not in READERS:
+        raise ValueError(f"path must end in {', '.join(READERS)}, got {path!r}.")
+    table = READERS[file.suffix](file)
+    unknown = [name for name in columns or {} if name not in FIELDS]
+    if unknown:
+        raise ValueError(
+            f"columns must be of {', '.join(FIELDS)}, got {unknown[0]!r}.{did_you_mean(unknown[0], FIELDS)}"
+        )
+    found = {field: _field(table, field, (columns or {}).get(field), path) for field in FIELDS}
+    return _check({name: value for name, value in found.items() if value is not None}, path)
+
+
+def _field(table: Table, field: str, given: str | Sequence[str] | None, path: str) -> Tensor | None:
+    names = [given] if isinstance(given, str) else list(given or [])
+    if not names:
+        names = [name for name in table if name == field or name.startswith(field + "_")]
+    missing = [name for name in names if name not in table]
+    if missing or (not names and field in NEEDED):
+        wanted = missing[0] if missing else field
+        raise ValueError(
+            f"{path} must have {wanted!r} for {field}, got {', '.join(table)}.{did_you_mean(wanted, list(table))} Name "
+            "what it is called in `columns`."
+        )
+    if not names:
+        return None
+    parts = [torch.as_tensor(np.ascontiguousarray(table[name])) for name in names]
+    return torch.cat([part.reshape(len(part), -1) for part in parts], dim=-1)
+
+
+def _check(rows: dict[str, Tensor], path: str) -> dict[str, Tensor]:
+    """Return rows in single precision, of equal length and finite."""
+    count = len(rows["observation"])
+    for name, value in rows.items():
+        if len(value) != count:
+            raise ValueError(f"{path} must have as many rows of {name} as of observation, {count}, got {len(value)}.")
+        if name in (*NEEDED, "next_observation"):
+            bad = (~value.double().isfinite()).any(-1).nonzero()
+            if len(bad):
+                raise ValueError(
+                    f"{path} must hold finite numbers, got {name} {value[bad[0, 0]].tolist()} in row {bad[0, 0]}."
+                )
+            rows[name] = value.float()
+    for name in ("terminated", "truncated"):
+        if name in rows:
+            rows[name] = rows[name].bool()
+    if "episode" in rows:
+        rows["episode"] = rows["episode"].flatten()
+    return rows
+
+
+def to_trajectories(rows: dict[str, Tensor]) -> TensorDict:
+    """Return the steps ``(N,)`` of a recording in the form in which experience is kept.
+
+    An episode ends where the number in ``episode`` changes, or after a step that is ``terminated`` or ``truncated``.
+    Where no ``next_observation`` is recorded the next row has it, and the last step of an episode, after which nobody
+    knows what followed, is left out.
+    """
+    count = len(rows["observation"])
+    ends = torch.zeros(count, dtype=torch.bool)
+    ends[-1:] = True
+    if "episode" in rows:
+        ends[:-1] |= rows["episode"][1:] != rows["episode"][:-1]
+    for name in ("terminated", "truncated"):
+        if name in rows:
+            ends |= rows[name].flatten()
+    is_init = torch.cat([torch.ones(1, dtype=torch.bool), ends[:-1]])
+    number = is_init.cumsum(0) - 1
+    following = rows.get("next_observation")
+    kept = torch.ones(count, dtype=torch.bool)
+    if following is None:
+        following, kept = rows["observation"].roll(-1, 0), ~ends
+    terminated = rows.get("terminated", torch.zeros(count, 1, dtype=torch.bool))
+    steps = {
+        "observation": rows["observation"],
+        "action": rows["action"],
+        "is_init": is_init.unsqueeze(-1),
+        "collector": {"traj_ids": number},
+        "next": {"observation": following, "reward": rows["reward"], "terminated": terminated},
+    }
+    return TensorDict(steps, batch_size=count)[kept]
+
+
+def check_format(path: Path) -> None:
+    """Reject a file that cannot be written, before there is anything to write.
+
+    Raises:
+        ValueError: If the format is not known, or a package that it needs is not there.
+    """
+    if path.suffix not in WRITERS:
+        raise ValueError(f"out must end in {', '.join(WRITERS)}, got {str(path)!r}.")
+    if path.suffix in PACKAGES:
+        _import(PACKAGES[path.suffix], f"write {path.suffix}")
+
+
+def write_rows(path: Path, steps: TensorDictBase) -> None:
+    """Write the steps ``(N,)`` of whole episodes in the format that the ending of the name tells.
+
+    Raises:
+        ValueError: If that cannot be written, see :func:`check_format`.
+    """
+    check_format(path)
+    rows = {
+        "observation": steps["observation"],
+        "action": steps["action"],
+        "reward": steps["next", "reward"],
+        "next_observation": steps["next", "observation"],
+        "terminated": steps["next", "terminated"],
+        "truncated": steps["next", "done"] & ~steps["next", "terminated"],
+        "episode": steps["collector", "traj_ids"].unsqueeze(-1),
+    }
+    WRITERS[path.suffix](path, {name: value.cpu().numpy() for name, value in rows.items()})
+
+
+# -- Formats ----------------------------------------------------------------------------------------------------------
+
+
+def _read_npz(file: Path) -> Table:
+    with np.load(file, allow_pickle=False) as archive:
+        return dict(archive)
+
+
+def _read_hdf5(file: Path) -> Table:
+    h5py = _import("h5py", "read HDF5")
+    with h5py.File(file) as archive:
+        return {name: value[()] for name, value in archive.items() if hasattr(value, "shape")}
+
+
+def _read_csv(file: Path) -> Table:
+    with file.open(newline="") as stream:
+        reader = csv.reader(stream)
+        names = next(reader, [])
+        lines = [line for line in reader if line]
+    for number, line in enumerate(lines, start=2):
+        if len(line) != len(names):
+            raise ValueError(f"{file} must have {len(names)} entries in every line, got {len(line)} in line {number}.")
+    columns = zip(*lines, strict=True) if lines else [()] * len(names)
+    return {name.strip(): _numbers(name, column, file) for name, column in zip(names, columns, strict=True)}
+
+
+def _numbers(name: str, column: Sequence[str], file: Path) -> np.ndarray[Any, Any]:
+    words = {"true": "1", "false": "0"}
+    try:
+        return np.array([float(words.get(word.strip().lower(), word)) for word in column])
+    except ValueError as error:
+        raise ValueError(f"{file} must hold numbers, got {error} in column {name!r}.") from None
+
+
+def _read_parquet(file: Path) -> Table:
+    table = _import("pyarrow.parquet", "read Parquet").read_table(file)
+    return {name: np.asarray(table[name].to_pylist()) for name in table.column_names}
+
+
+def _read_memmap(folder: Path) -> dict[str, Tensor]:
+    try:
+        steps = TensorDict.load_memmap(folder)
+    except (FileNotFoundError, KeyError, ValueError) as error:
+        raise ValueError(f"path must be the folder of a memory-mapped TensorDict, got {folder}: {error}") from error
+    steps = steps.reshape(-1)
+    names: dict[str, Any] = {"observation": "observation", "action": "action", "reward": ("next", "reward")}
+    names |= {"next_observation": ("next", "observation"), "terminated": ("next", "terminated")}
+    names |= {"truncated": ("next", "truncated"), "episode": ("collector", "traj_ids")}
+    present = steps.keys(True, True)
+    rows = {field: steps[name].clone() for field, name in names.items() if name in present}
+    if missing := [field for field in NEEDED if field not in rows]:
+        raise ValueError(f"{folder} must have {names[missing[0]]!r}, got {', '.join(map(str, present))}.")
+    return _check({name: value.reshape(len(value), -1) for name, value in rows.items()}, str(folder))
+
+
+def _read_minari(name: str) -> dict[str, Tensor]:
+    minari = _import("minari", "read Minari's datasets")
+    parts: dict[str, list[Tensor]] = {field: [] for field in FIELDS}
+    for number, episode in enumerate(minari.load_dataset(name, download=True).iterate_episodes()):
+        observations = torch.as_tensor(np.asarray(episode.observations))
+        length = len(episode.actions)
+        parts["observation"].append(observations[:-1].reshape(length, -1))
+        parts["next_observation"].append(observations[1:].reshape(length, -1))
+        parts["action"].append(torch.as_tensor(np.asarray(episode.actions)).reshape(length, -1))
+        parts["reward"].append(torch.as_tensor(np.asarray(episode.rewards)).reshape(length, 1))
+        parts["terminated"].append(torch.as_tensor(np.asarray(episode.terminations)).reshape(length, 1))
+        parts["truncated"].append(torch.as_tensor(np.asarray(episode.truncations)).reshape(length, 1))
+        parts["episode"].append(torch.full((length, 1), number))
+    return _check({field: torch.cat(values) for field, values in parts.items()}, MINARI + name)
+
+
+def _write_npz(file: Path, table: Table) -> None:
+    np.savez_compressed(file, **table)  # type: ignore[arg-type]
+
+
+def _write_hdf5(file: Path, table: Table) -> None:
+    h5py = _import("h5py", "write HDF5")
+    with h5py.File(file, "w") as archive:
+        for name, value in table.items():
+            archive.create_dataset(name, data=value, compression="gzip")
+
+
+def _columns(table: Table) -> dict[str, np.ndarray[Any, Any]]:
+    """Return one column for each component of the vectors, and one for each of the others."""
+    vectors = ("observation", "action", "next_observation")
+    return {
+        f"{name}_{index}" if name in vectors else name: column
+        for name, value in table.items()
+        for index, column in enumerate(value.T)
+    }
+
+
+def _write_csv(file: Path, table: Table) -> None:
+    columns = {name: value.astype(int) if value.dtype == bool else value for name, value in _columns(table).items()}
+    with file.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(columns)
+        writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
+
+
+def _write_parquet(file: Path, table: Table) -> None:
+    pyarrow, parquet = _import("pyarrow", "write Parquet"), _import("pyarrow.parquet", "write Parquet")
+    parquet.write_table(pyarrow.table(_columns(table)), file)
+
+
+def _import(name: str, purpose: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ValueError(f"to {purpose} needs {name.partition('.')[0]}: pip install 'lit-awm[offline]'.") from error
+
+
+PACKAGES = {".h5": "h5py", ".hdf5": "h5py", ".parquet": "pyarrow.parquet"}
+READERS: dict[str, Callable[[Path], Table]] = {
+    ".npz": _read_npz,
+    ".h5": _read_hdf5,
+    ".hdf5": _read_hdf5,
+    ".csv": _read_csv,
+    ".parquet": _read_parquet,
+}
+WRITERS: dict[str, Callable[[Path, Table], None]] = {
+    ".npz": _write_npz,
+    ".h5": _write_hdf5,
+    ".hdf5": _write_hdf5,
+    ".csv": _write_csv,
+    ".parquet": _write_parquet,
+}

@@ -1,0 +1,267 @@
+"""Recorded trajectories as a Lightning datamodule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, get_args
+
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
+from tensordict import TensorDict
+from torch import Tensor
+from torchrl.checkpoint import GlobalRNGState
+
+from lit_awm.checks import check_at_least, check_count
+from lit_awm.data.buffer import ExperienceBuffer, ImagineFrom
+from lit_awm.data.collectors import TRAJECTORY
+from lit_awm.data.evaluation import EvaluationEpisodes
+from lit_awm.data.experience import EVALUATION_SEED, RANK_STRIDE
+from lit_awm.data.formats import read_rows, to_trajectories
+from lit_awm.data.schedule import make_loop
+from lit_awm.distributed import gather_objects, rank
+from lit_awm.envs import KnownReward, load_optimum, make_env
+from lit_awm.loops import AlternatingLoop
+from lit_awm.models import Policy
+
+
+class TrajectoryDataModule(LightningDataModule):
+    """Serve trajectories that have been recorded before, in place of collecting any.
+
+    Batches are those of :class:`~lit_awm.data.ExperienceDataModule`: for a world model slices ``(B, H)``, each of which
+    lies within one episode, for a policy in it states ``(B,)``. Some episodes are held out for validation. Where the
+    environment is given, its reward is known and a policy is evaluated in it; nothing is collected there.
+
+    Args:
+        path: Where the recording is, see :func:`~lit_awm.data.formats.read_rows`.
+        columns: What fields are called in it, or which columns they are made of.
+        action_range: For each component of an action what -1 and 1 stand for; None if actions are recorded in [-1, 1].
+        slice_length: Steps of the trajectories that a world model is fitted to. Shorter episodes are left out.
+        imagine_from: What states a batch for the policy holds: first ones, ``"start"``, or any, ``"anywhere"``.
+        teacher_updates: Batches for a teacher of the world model in an epoch.
+        world_model_updates: Batches for the world model in an epoch.
+        policy_updates: Batches for the policy in an epoch.
+        turns: Into how many parts the batches of an epoch are split, each with its share of every phase.
+        world_model_batch_size: Trajectories in a batch for the world model.
+        policy_batch_size: Initial states in a batch for the policy.
+        validation_share: Share of episodes that are held out, rounded up; 0 for none.
+        env: Name of the system that was recorded, see ``lit-awm envs``, or None.
+        env_options: Its parameters, with ``episode_length``.
+        eval_episodes: Episodes of an evaluation in it.
+        seed: Decides which episodes are held out.
+
+    Raises:
+        ValueError: If an argument is out of its range, or the recording does not fit; the message says what to do.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        columns: dict[str, str | list[str]] | None = None,
+        action_range: list[list[float]] | None = None,
+        slice_length: int = 100,
+        imagine_from: ImagineFrom = "start",
+        teacher_updates: int = 300,
+        world_model_updates: int = 300,
+        policy_updates: int = 300,
+        turns: int = 1,
+        world_model_batch_size: int = 16,
+        policy_batch_size: int = 16,
+        validation_share: float = 0.1,
+        env: str | None = None,
+        env_options: dict[str, Any] | None = None,
+        eval_episodes: int = 1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.updates = {"teacher": teacher_updates, "world_model": world_model_updates, "policy": policy_updates}
+        check_count(1, **{f"{phase}_updates": count for phase, count in self.updates.items()})
+        check_count(1, slice_length=slice_length, turns=turns, eval_episodes=eval_episodes)
+        check_count(1, world_model_batch_size=world_model_batch_size, policy_batch_size=policy_batch_size)
+        check_count(0, seed=seed)
+        check_at_least(0, validation_share=validation_share)
+        if not validation_share < 1:
+            raise ValueError(f"validation_share must be below 1, got {validation_share}.")
+        if imagine_from not in get_args(ImagineFrom):
+            raise ValueError(f"imagine_from must be one of {', '.join(get_args(ImagineFrom))}, got {imagine_from!r}.")
+        self.slice_length, self.imagine_from, self.turns = slice_length, imagine_from, turns
+        self.world_model_batch_size, self.policy_batch_size = world_model_batch_size, policy_batch_size
+        self.path, self.seed = path, seed
+        steps = to_trajectories(read_rows(path, columns))
+        _scale_actions(steps, action_range)
+        self.training, self.held_out = _split(steps, slice_length, validation_share, seed)
+        self.eval_env, self.optimum = None, None
+        if env is not None:
+            self.eval_env = make_env(env, eval_episodes, **(env_options or {}))
+            self.optimum = load_optimum(env, **(env_options or {}))
+            _check_sizes(self.eval_env, self.state_dim, self.action_dim)
+        self.policy: Policy | None = None
+        self.buffer: ExperienceBuffer | None = None
+
+    # -- What models need to know ---------------------------------------------------------------------------------
+
+    @property
+    def state_dim(self) -> int:
+        """Size ``S`` of an observation."""
+        return int(self.training["observation"].shape[-1])
+
+    @property
+    def action_dim(self) -> int:
+        """Size ``A`` of an action."""
+        return int(self.training["action"].shape[-1])
+
+    @property
+    def known_reward_fn(self) -> KnownReward | None:
+        """The reward as a function of observation, action and next observation; None if it is not known."""
+        return KnownReward(self.eval_env) if self.eval_env is not None and KnownReward.is_known(self.eval_env) else None
+
+    @property
+    def known_step_fn(self) -> None:
+        """Recorded trajectories come without a simulator."""
+
+    @property
+    def clock_step(self) -> float | None:
+        """What the clock at the end of the observation advances by in a step, or None if there is no clock."""
+        env = self.eval_env
+        return 2 / env.episode_length if env is not None and "clock" in env.observation_spec.keys() else None
+
+    # -- Lightning ------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Put the training episodes where batches are drawn from."""
+        assert self.trainer is not None
+        self.policy = getattr(self.trainer.lightning_module, "behaviour_policy", None)
+        self.phases = getattr(self.trainer.lightning_module, "phases", ("world_model",))
+        if "agent" in self.phases:
+            raise ValueError(
+                "data must be an ExperienceDataModule for an agent, which learns while it collects, got a "
+                f"TrajectoryDataModule for {type(self.trainer.lightning_module).__name__}."
+            )
+        if stage != "fit" or self.buffer is not None:
+            return
+        if rank():
+            torch.manual_seed(torch.initial_seed() + RANK_STRIDE * rank())
+        self.buffer = ExperienceBuffer(len(self.training), self.slice_length, self.world_model_batch_size, False)
+        self.buffer.add(self.training.unsqueeze(0))
+
+    def train_dataloader(self) -> AlternatingLoop:
+        """Return the loop over the phases of the module that is fitted."""
+        assert self.trainer is not None
+        return make_loop(self, self.trainer, {phase: self.updates[phase] for phase in self.phases}, self.turns)
+
+    def val_dataloader(self) -> EvaluationEpisodes | HeldOut | list[Any]:
+        """Return the evaluation of the policy, or, for a world model alone, slices of the episodes held out."""
+        if self.policy is None:
+            return HeldOut(self.held_out, self.world_model_batch_size) if len(self.held_out) else []
+        if self.eval_env is None:
+            return []
+        return EvaluationEpisodes(self.eval_env, self.policy, self.optimum, EVALUATION_SEED)
+
+    # -- The source of batches ------------------------------------------------------------------------------------
+
+    def collect(self) -> None:
+        """Do nothing: all there is has been recorded."""
+
+    def sample_trajectories(self) -> TensorDict:
+        """Return slices ``(B, H)`` of recorded episodes."""
+        assert self.buffer is not None
+        return self.buffer.sample_trajectories()
+
+    def sample_initial_states(self) -> TensorDict:
+        """Return ``(B,)`` recorded states to imagine from."""
+        assert self.buffer is not None
+        states = self.buffer.sample_states(self.policy_batch_size, self.imagine_from)
+        return TensorDict({"observation": states}, batch_size=self.policy_batch_size)
+
+    def draw_initial_states(self, count: int) -> Tensor:
+        """Return ``(count, S)`` states in which recorded episodes begin, always the same ones."""
+        first = self.training["observation"][self.training["is_init"].squeeze(-1)]
+        return first[torch.arange(count) % len(first)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of what draws batches; all processes must call it."""
+        if self.buffer is None:
+            return {}
+        return {"ranks": gather_objects({"drawn": self.buffer.drawn(), "global": GlobalRNGState().state_dict()})}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on drawing as if the run had never stopped."""
+        if self.buffer is None or not state_dict:
+            return
+        own = state_dict["ranks"][rank()]
+        self.buffer.load_drawn(own["drawn"])
+        generators = dict(own["global"])
+        if not torch.cuda.is_available():
+            generators.pop("torch_cuda", None)  # a run that moves to a CPU draws from the CPU's generator
+        GlobalRNGState().load_state_dict(generators)
+
+
+class HeldOut:
+    """A dataloader of slices ``(M, H)``, always in the same order.
+
+    Args:
+        slices: The slices.
+        batch_size: How many come at a time.
+    """
+
+    def __init__(self, slices: TensorDict, batch_size: int) -> None:
+        self.slices, self.batch_size = slices, batch_size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.slices) / self.batch_size)
+
+    def __iter__(self) -> Iterator[TensorDict]:
+        return iter(self.slices.split(self.batch_size))
+
+
+def _scale_actions(steps: TensorDict, action_range: Sequence[Sequence[float]] | None) -> None:
+    """Scale actions to [-1, 1], in place."""
+    actions = steps["action"]
+    if action_range is not None:
+        bounds = torch.tensor(action_range)
+        if bounds.shape != (actions.shape[-1], 2) or not (bounds[:, 0] < bounds[:, 1]).all():
+            raise ValueError(
+                f"action_range must hold [low, high] for each of {actions.shape[-1]} components, got {action_range}."
+            )
+        actions = 2 * (actions - bounds[:, 0]) / (bounds[:, 1] - bounds[:, 0]) - 1
+    least, most = actions.amin(0), actions.amax(0)
+    if (least < -1.001).any() or (most > 1.001).any():
+        raise ValueError(
+            f"actions must lie in [-1, 1], as those of a policy do, got {least.tolist()} to {most.tolist()}. Give "
+            "`action_range`: what -1 and 1 stand for, for each component."
+        )
+    steps["action"] = actions
+
+
+def _split(steps: TensorDict, length: int, share: float, seed: int) -> tuple[TensorDict, TensorDict]:
+    """Return the steps ``(N,)`` of episodes to train on, and slices ``(M, H)`` of those held out."""
+    ids, counts = steps[TRAJECTORY].unique_consecutive(return_counts=True)
+    if not (counts >= length).any():
+        raise ValueError(
+            f"slice_length must be at most {int(counts.max()) if len(counts) else 0}, the longest episode of "
+            f"{len(ids)}, got {length}. Lower it; if all is one recording without ends, name the column that tells "
+            "episodes apart in `columns`."
+        )
+    long = [
+        episode for episode, count in zip(steps.split(counts.tolist()), counts.tolist(), strict=True) if count >= length
+    ]
+    order = torch.randperm(len(long), generator=torch.Generator().manual_seed(seed)).tolist()
+    held_out = sorted(order[: min(math.ceil(share * len(long)), len(long) - 1)])
+    training = [episode for number, episode in enumerate(long) if number not in set(held_out)]
+    slices = [part for number in held_out for part in long[number].split(length) if len(part) == length]
+    rank_zero_info(
+        f"trajectories: {len(training)} episodes to train on, {len(held_out)} held out, "
+        f"{len(ids) - len(long)} shorter than slice_length {length} left out"
+    )
+    empty = steps[:0].reshape(0, length) if not slices else torch.stack(slices)
+    return torch.cat(training), empty
+
+
+def _check_sizes(env: Any, state_dim: int, action_dim: int) -> None:
+    found = env.observation_spec["observation"].shape[-1], env.action_spec.shape[-1]
+    if found != (state_dim, action_dim):
+        raise ValueError(
+            f"env must observe {state_dim} numbers and take {action_dim}, as were recorded, got {found[0]} and "
+            f"{found[1]} from {env.name}. Leave it out, or record with the same options."
+        )

@@ -1,0 +1,48 @@
+"""Fit a world model whose sizes are those of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+
+from lit_awm.models import RewardFn, WorldModel
+from lit_awm.modules.optimization import default_optimizer
+from lit_awm.modules.world_model import WorldModelModule
+
+
+class OfflineWorldModelModule(WorldModelModule):
+    """Fit a world model alone, by a recipe: a :class:`WorldModelModule` that makes its model itself.
+
+    Args:
+        state_dim: Size ``S`` of a state; the command line takes it from the data.
+        action_dim: Size ``A`` of an action; the command line takes it from the data.
+        world_model: Makes the world model from ``S``, ``A`` and the keywords ``reward_fn`` and ``clock_step``.
+        optimizer: Makes the optimizer from the parameters.
+        scheduler: Makes the learning-rate schedule, stepped after every update.
+        compile_model: Whether the pass through the model is compiled, see :class:`WorldModelModule`.
+        known_reward: Whether the model is given the reward function instead of learning it.
+        known_reward_fn: That function; the command line takes it from the data.
+        clock_step: Advance per step of the clock at the end of the state, or None; the command line takes it from the
+            data.
+
+    Raises:
+        ValueError: If a reward is to be known of which there is no function, or optimizer or scheduler cannot be made.
+    """
+
+    def __init__(
+        self,
+        state_dim: int,
+        action_dim: int,
+        world_model: Callable[[int, int], WorldModel],
+        optimizer: OptimizerCallable = default_optimizer,
+        scheduler: LRSchedulerCallable | None = None,
+        compile_model: bool = False,
+        known_reward: bool = False,
+        known_reward_fn: RewardFn | None = None,
+        clock_step: float | None = None,
+    ) -> None:
+        if known_reward and known_reward_fn is None:
+            raise ValueError("known_reward must be false with data that do not know the reward; give them `env`.")
+        known = {"reward_fn": known_reward_fn if known_reward else None, "clock_step": clock_step}
+        super().__init__(world_model(state_dim, action_dim, **known), optimizer, scheduler, compile_model)

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tensordict import TensorDict
+
+from lit_awm.data.formats import PACKAGES, READERS, WRITERS, check_format, read_rows, to_trajectories, write_rows
+
+LENGTHS = (4, 2, 5)
+
+
+def make_steps() -> TensorDict:
+    """Three episodes of different lengths: the first is cut off, the others end."""
+    torch.manual_seed(0)
+    episodes = []
+    for number, length in enumerate(LENGTHS):
+        states, done = torch.randn(length + 1, 3), torch.zeros(length, 1, dtype=torch.bool)
+        done[-1] = True
+        following = {
+            "observation": states[1:],
+            "reward": torch.randn(length, 1),
+            "done": done,
+            "terminated": done & (number > 0),
+        }
+        ids = torch.full((length,), 7 * number)
+        steps = {"observation": states[:-1], "action": torch.rand(length, 2), "next": following}
+        episodes.append(TensorDict(steps | {"collector": {"traj_ids": ids}}, batch_size=length))
+    return torch.cat(episodes)
+
+
+def assert_same(found: TensorDict, steps: TensorDict) -> None:
+    for key in ("observation", "action", ("next", "observation"), ("next", "reward")):
+        torch.testing.assert_close(found[key], steps[key])
+    assert torch.equal(found["next", "terminated"], steps["next", "terminated"])
+    assert found["collector", "traj_ids"].tolist() == [n for n, length in enumerate(LENGTHS) for _ in range(length)]
+    assert found["is_init"].flatten().nonzero().flatten().tolist() == [0, 4, 6]
+
+
+@pytest.mark.parametrize("ending", WRITERS)
+def test_what_is_written_is_read_back(ending: str, tmp_path: Path) -> None:
+    if ending in PACKAGES:
+        pytest.importorskip(PACKAGES[ending])
+    steps, path = make_steps(), tmp_path / f"steps{ending}"
+    write_rows(path, steps)
+    assert_same(to_trajectories(read_rows(str(path))), steps)
+
+
+def test_memory_mapped_steps_are_read(tmp_path: Path) -> None:
+    steps = make_steps()
+    steps["next", "truncated"] = steps["next", "done"] & ~steps["next", "terminated"]
+    steps.memmap(tmp_path / "steps")
+    assert_same(to_trajectories(read_rows(str(tmp_path / "steps"))), steps)
+
+
+def test_a_dataset_of_minari_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    minari = pytest.importorskip("minari")
+    steps = make_steps()
+
+    class Episode:
+        def __init__(self, part: TensorDict) -> None:
+            self.observations = torch.cat([part["observation"], part["next", "observation"][-1:]]).numpy()
+            self.actions, self.rewards = part["action"].numpy(), part["next", "reward"].squeeze(-1).numpy()
+            self.terminations = part["next", "terminated"].squeeze(-1).numpy()
+            self.truncations = (part["next", "done"] & ~part["next", "terminated"]).squeeze(-1).numpy()
+
+    class Dataset:
+        def iterate_episodes(self) -> list[Episode]:
+            return [Episode(part) for part in steps.split(list(LENGTHS))]
+
+    monkeypatch.setattr(minari, "load_dataset", lambda name, download: Dataset())
+    assert_same(to_trajectories(read_rows("minari:some/set-v0")), steps)
+
+
+def test_without_next_observations_the_last_step_of_an_episode_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(
+        "run,x,v,force,gain\n1,0.0,1.0,0.5,3\n1,0.1,1.1,0.4,4\n1,0.2,1.2,0.3,5\n2,9.0,9.1,0.2,6\n2,8.0,8.1,0.1,7\n"
+    )
+    columns: dict[str, Any] = {"observation": ["x", "v"], "action": "force", "reward": "gain", "episode": "run"}
+    found = to_trajectories(read_rows(str(path), columns))
+    torch.testing.assert_close(found["observation"], torch.tensor([[0.0, 1.0], [0.1, 1.1], [9.0, 9.1]]))
+    torch.testing.assert_close(found["next", "observation"], torch.tensor([[0.1, 1.1], [0.2, 1.2], [8.0, 8.1]]))
+    assert found["next", "reward"].flatten().tolist() == [3, 4, 6]
+    assert found["collector", "traj_ids"].tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "message"),
+    [
+        ("observation,act,reward\n1,2,3\n", {}, "must have 'action' for action, got observation, act, reward"),
+        ("observation,action,reward\n1,2,3\n", {"action": "force"}, "must have 'force' for action"),
+        ("observation,action,reward\n1,2,3\n", {"actions": "a"}, "columns must be of .*, got 'actions'. Did you mean"),
+        ("observation,action,reward\n1,two,3\n", {}, "must hold numbers, got .*'two' in column 'action'"),
+        ("observation,action,reward\n1,2\n", {}, "must have 3 entries in every line, got 2 in line 2"),
+        (
+            "observation,action,reward\n1,2,3\nnan,2,3\n",
+            {},
+            r"must hold finite numbers, got observation \[nan\] in row 1",
+        ),
+    ],
+)
+def test_a_recording_that_cannot_be_understood_is_refused(
+    text: str, columns: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_rows(str(path), columns)
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="path must be a file, .* which is not there"):
+        read_rows(str(tmp_path / "none.csv"))
+    (tmp_path / "log.txt").touch()
+    with pytest.raises(ValueError, match=f"path must end in {', '.join(READERS)}"):
+        read_rows(str(tmp_path / "log.txt"))
+    with pytest.raises(ValueError, match="path must be the folder of a memory-mapped TensorDict"):
+        read_rows(str(tmp_path))
+    with pytest.raises(ValueError, match="out must end in .npz"):
+        check_format(tmp_path / "log.txt")
+    np.savez(tmp_path / "odd.npz", observation=np.zeros((3, 2)), action=np.zeros((2, 1)), reward=np.zeros(3))
+    with pytest.raises(ValueError, match="must have as many rows of action as of observation, 3, got 2"):
+        read_rows(str(tmp_path / "odd.npz"))
