@@ -118,6 +118,8 @@ def main(arguments: list[str] | None = None) -> int:
     if command == "benchmark":  # whose use of PyTorch's profiler would be announced in many lines
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    if (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)  # where classes of the user's own may be
     module = importlib.import_module(f"lit_awm.commands.{COMMANDS[command]}")
     return module.main(arguments if COMMANDS[command] == "training" else arguments[1:])
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import entry_points
 from typing import Any, NamedTuple, get_type_hints
 
 import docstring_parser
@@ -22,23 +24,49 @@ PATHOLOGICAL: tuple[type[ControlEnv], ...] = (CreditAssignment, DoublePendulum, 
 SYSTEMS: dict[str, type[Any]] = {  # of ControlEnv, each with a signature of its own
     system.name: system for system in (*(getattr(myriad, name) for name in myriad.__all__), *PATHOLOGICAL)
 }
+ENTRY_POINTS = "lit_awm.environments"  # in which other packages offer systems
 GIVEN_BY_SYSTEMS = ("control_bounds", "state_bounds", "domain", "target_state", "target_scale")
 WHAT_IS_SEEN: dict[str, Any] = {"observe_time": True, "distractors": 0, "observation_noise": 0.0}
 
 
 def find_system(name: str) -> type[ControlEnv]:
-    """Return the class of a system.
+    """Return the class of a system: of ours, of another package that offers it, or at a path as ``"package.Class"``.
+
+    Packages offer systems, subclasses of :class:`~lit_awm.envs.control.ControlEnv`, as entry points of the group
+    ``lit_awm.environments``.
 
     Raises:
         ValueError: If there is no system of this name; the message gives the nearest and all the others.
     """
     if name not in SYSTEMS:
+        for offered in entry_points(group=ENTRY_POINTS):
+            if offered.name == name:
+                return _check_system(name, offered.load())
+        if "." in name and "/" not in name:
+            return _import_system(name)
         hint = did_you_mean(name, SYSTEMS)
         raise ValueError(
-            f"env must name a system, got {name!r}.{hint} There are: {', '.join(sorted(SYSTEMS))}; and tasks of other "
-            "packages, as gym/NAME and dmc/DOMAIN-TASK."
+            f"env must name a system, got {name!r}.{hint} There are: {', '.join(sorted(SYSTEMS))}; tasks of other "
+            "packages, as gym/NAME and dmc/DOMAIN-TASK; and classes of your own, as package.Class."
         )
     return SYSTEMS[name]
+
+
+def _import_system(path: str) -> type[ControlEnv]:
+    module, _, name = path.rpartition(".")
+    try:
+        return _check_system(path, getattr(import_module(module), name))
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"env must name a system, or a class that can be imported, got {path!r}: {error}.") from error
+
+
+def _check_system(name: str, found: object) -> type[ControlEnv]:
+    if not (isinstance(found, type) and issubclass(found, ControlEnv)):
+        raise ValueError(
+            f"env must name a subclass of ControlEnv, got {name!r}, which is {found!r}. A task of Gymnasium goes by "
+            "gym/MODULE:NAME."
+        )
+    return found
 
 
 class Option(NamedTuple):
@@ -80,7 +108,8 @@ def make_env(
 
     Args:
         name: Name of a system, for example ``"cancer_treatment"``, or of a task of another package:
-            ``"gym/Pendulum-v1"``, ``"dmc/cartpole-swingup"`` (needs the extra ``gym`` or ``dmc``).
+            ``"gym/Pendulum-v1"``, ``"dmc/cartpole-swingup"`` (needs the extra ``gym`` or ``dmc``); or a system of
+            yours, see :func:`find_system`.
         num_envs: Number of environments stepped together.
         observe_time: Whether the observation ends with the clock.
         distractors: Number of dimensions of unit normal noise in the observation.
