@@ -8,7 +8,7 @@ from pathlib import Path
 
 import nox
 
-nox.options.sessions = ["lint", "types", "tests", "package"]
+nox.options.sessions = ["lint", "types", "docs", "tests", "package"]
 nox.options.reuse_existing_virtualenvs = True
 CONSTRAINTS = "--constraint=constraints.txt"
 
@@ -55,6 +55,13 @@ def types(session: nox.Session) -> None:
         session.run(
             "python", "-m", "mypy", "--config-file", str(Path(__file__).parent / "pyproject.toml"), "-p", "lit_awm"
         )
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site into `site/`; a warning is an error."""
+    session.install(CONSTRAINTS, *nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]["docs"])
+    session.run("mkdocs", "build", "--quiet", *session.posargs, env={"NO_MKDOCS_2_WARNING": "1"})
 
 
 @nox.session

@@ -8,7 +8,7 @@ from lit_awm.modules.offline import OfflineWorldModelModule
 from lit_awm.modules.online_dt import DecisionTransformerPolicy, OnlineDTModule
 from lit_awm.modules.policy import PolicyModule
 from lit_awm.modules.sac import SACModule
-from lit_awm.modules.schedules import CosineRestarts, LinearSchedule
+from lit_awm.modules.schedules import CosineRestarts, DecaySchedule, LinearSchedule
 from lit_awm.modules.teacher import TeacherModule
 from lit_awm.modules.world_model import WorldModelModule
 
@@ -16,6 +16,7 @@ __all__ = [
     "AgentModule",
     "AlternatingModule",
     "CosineRestarts",
+    "DecaySchedule",
     "DecisionTransformerPolicy",
     "LinearSchedule",
     "MuonAdam",

@@ -18,7 +18,7 @@ from lit_awm.imagination import Imagined, Method, cheapest_method, check_method,
 from lit_awm.models import MarkovWorldModel, Policy, WorldModel
 from lit_awm.modules.bootstrap import ValueBootstrap
 from lit_awm.modules.optimization import build_optimizer, check_optimizer, default_optimizer, log_evaluation, prefixed
-from lit_awm.modules.schedules import LinearSchedule
+from lit_awm.modules.schedules import Schedule
 from lit_awm.modules.warm_start import WarmStart
 
 
@@ -44,10 +44,11 @@ class PolicyModule(LightningModule):
             :func:`~lit_awm.imagination.imagine`.
         compile_decoding: Whether ``"replay"`` and ``"warm"`` decode by a compiled step, see
             :class:`~lit_awm.decoding.CompiledDecoder`.
-        action_noise: Standard deviation of normal noise on the imagined actions. A policy that is optimised on the one
-            trajectory that it would take may react to small deviations in any way; on noisy ones it learns how to. The
-            first trajectory of a batch is free of noise; over the others the noise is shifted to mean zero at every
-            step, so that there is nothing in it to learn.
+        action_noise: Standard deviation of normal noise on the imagined actions: a number, or a schedule over the
+            policy's updates, since what is best with noise is not quite what is best without. A policy that is
+            optimised on the one trajectory that it would take may react to small deviations in any way; on noisy ones
+            it learns how to. The first trajectory of a batch is free of noise; over the others the noise is shifted to
+            mean zero at every step, so that there is nothing in it to learn.
         entropy_weight: Weight of the entropy bonus per step, in units of reward, for a stochastic policy: a number, or
             a schedule over the policy's updates.
         disagreement_weight: What a step costs, in units of reward, where the members of an ensemble disagree about what
@@ -83,8 +84,8 @@ class PolicyModule(LightningModule):
         refine: int = 4,
         checkpoint: bool = False,
         compile_decoding: bool = False,
-        action_noise: float = 0.0,
-        entropy_weight: float | LinearSchedule = 0.0,
+        action_noise: float | Schedule = 0.0,
+        entropy_weight: float | Schedule = 0.0,
         disagreement_weight: float = 0.0,
         bootstrap: Callable[[int], ValueBootstrap] | None = None,
         optimizer: OptimizerCallable = default_optimizer,
@@ -95,14 +96,14 @@ class PolicyModule(LightningModule):
         if imagination == "auto":
             imagination = cheapest_method(world_model, policy, policy_input_gradient, checkpoint)
         check_method(imagination, world_model, policy, policy_input_gradient, checkpoint, compile_decoding)
-        check_at_least(0, action_noise=action_noise, tolerance=tolerance, refine=refine)
-        check_at_least(0, disagreement_weight=disagreement_weight)
-        if not isinstance(entropy_weight, LinearSchedule):
-            check_at_least(0, entropy_weight=entropy_weight)
+        check_at_least(0, tolerance=tolerance, refine=refine, disagreement_weight=disagreement_weight)
+        for name, value in (("action_noise", action_noise), ("entropy_weight", entropy_weight)):
+            if not isinstance(value, Schedule):
+                check_at_least(0, **{name: value})
         if entropy_weight and not policy.is_stochastic:
             raise ValueError(
                 "entropy_weight must be 0 for a deterministic policy, got "
-                f"{'a schedule' if isinstance(entropy_weight, LinearSchedule) else entropy_weight}. Use a "
+                f"{'a schedule' if isinstance(entropy_weight, Schedule) else entropy_weight}. Use a "
                 "TanhNormalPolicy, or leave `entropy_weight` out."
             )
         self.policy, self.world_model = policy, world_model
@@ -218,22 +219,22 @@ class PolicyModule(LightningModule):
             loss = loss + self.disagreement_weight * spread.sum(dim=1).mean()
             metrics |= {"disagreement": spread.mean().detach()}
         if self.entropy_weight:
-            weight = self._entropy_weight()
+            weight = self._now(self.entropy_weight)
             distribution = self.policy(imagined.states[:, :-1].detach())
             entropy = -distribution.log_prob(distribution.rsample()).mean()
             loss = loss - weight * imagined.rewards.shape[1] * entropy
             metrics |= {"entropy": entropy.detach(), "entropy_weight": torch.tensor(weight)}
         return loss, metrics
 
-    def _entropy_weight(self) -> float:
-        weight = self.entropy_weight
-        return weight(int(self.updates)) if isinstance(weight, LinearSchedule) else weight
+    def _now(self, value: float | Schedule) -> float:
+        return value(int(self.updates)) if isinstance(value, Schedule) else value
 
     def draw_noise(self, initial: Tensor, horizon: int) -> Tensor | None:
         """Return noise ``(B, H, A)`` for the imagined actions, or None if there is to be none."""
-        if not self.action_noise:
+        deviation = self._now(self.action_noise)
+        if not deviation:
             return None
-        noise = self.action_noise * torch.randn(len(initial), horizon, self.policy.action_dim).to(initial)
+        noise = deviation * torch.randn(len(initial), horizon, self.policy.action_dim).to(initial)
         noise[0] = 0
         noise[1:] -= noise[1:].mean(dim=0)
         return noise

@@ -72,3 +72,33 @@ class LinearSchedule:
     def __call__(self, update: int) -> float:
         """Return the value for an update, counted from 0."""
         return self.start + (self.end - self.start) * min(update / self.updates, 1.0)
+
+
+class DecaySchedule:
+    """A number that is multiplied by ``decay`` after every ``period`` updates.
+
+    Args:
+        start: Its first value.
+        decay: The factor, above 0 and at most 1.
+        period: Number of updates from one step to the next, at least 1.
+
+    Raises:
+        ValueError: If ``period`` is below 1, or ``decay`` outside (0, 1].
+
+    Example:
+        >>> [DecaySchedule(8.0, 0.5, period=3)(update) for update in (0, 2, 3, 6)]
+        [8.0, 8.0, 4.0, 2.0]
+    """
+
+    def __init__(self, start: float, decay: float, period: int) -> None:
+        check_at_least(1, period=period)
+        if not 0 < decay <= 1:
+            raise ValueError(f"decay must be above 0 and at most 1, got {decay}.")
+        self.start, self.decay, self.period = start, decay, period
+
+    def __call__(self, update: int) -> float:
+        """Return the value for an update, counted from 0."""
+        return self.start * self.decay ** (update // self.period)
+
+
+Schedule = LinearSchedule | DecaySchedule

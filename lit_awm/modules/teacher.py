@@ -20,7 +20,7 @@ from lit_awm.modules.world_model import WorldModelModule
 
 LABELLED_AT_ONCE = 10  # batches of trajectories, since to label one takes nearly as long
 FOLLOWING = 0.75  # share of labelled trajectories that follow the policy
-FARTHEST = 10.0  # standard deviations from the mean of the data, beyond which a labelled trajectory is left out
+FARTHEST = 20.0  # standard deviations from the mean of the data, beyond which a labelled trajectory is left out
 
 
 class TeacherModule(WorldModelModule):
