@@ -77,16 +77,25 @@ def collect(options: argparse.Namespace, recipe: list[str]) -> dict[str, object]
     collector = EpisodeCollector("single", 1, env, make, exploration, options.seed)
     rounds = math.ceil(options.episodes / env.batch_size[0])
     parts = [collector.collect(0) for _ in tqdm(range(rounds), unit="round", disable=options.json or rounds == 1)]
-    steps: TensorDictBase = torch.cat([part.clone() for part in parts])[: options.episodes]
+    steps, ends = _first_episodes(torch.cat([part.clone() for part in parts]), options.episodes)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_rows(options.out, steps.reshape(-1))
+    write_rows(options.out, steps)
     return {
         "env": data.env.name,
-        "episodes": len(steps),
-        "steps": steps.numel(),
-        "return": steps["next", "reward"].sum((1, 2)).mean().item(),
+        "episodes": ends,
+        "steps": len(steps),
+        "return": steps["next", "reward"].sum().item() / ends,
         "out": str(options.out),
     }
+
+
+def _first_episodes(rounds: TensorDictBase, count: int) -> tuple[TensorDictBase, int]:
+    """Return the steps ``(N,)`` of the first episodes, and how many these are; what a round ends is cut off."""
+    rounds["next", "done"][:, -1] = True
+    steps = rounds.reshape(-1)
+    ends = steps["next", "done"].flatten().cumsum(0)
+    chosen = steps[ends - steps["next", "done"].flatten().int() < count]
+    return chosen, int(chosen["next", "done"].sum())
 
 
 def _prepare(policy: str, recipe: list[str]) -> tuple[ExperienceDataModule, Policy | None]:

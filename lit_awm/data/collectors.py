@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import sys
+import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from threading import Thread
@@ -24,6 +26,7 @@ VERSION = "policy_version"
 ROUND_STRIDE = 1_000_003  # between the seeds of two rounds
 SEEDS = 2**31
 PATIENCE = 5  # seconds that processes are given to end
+PUSH_PATIENCE = 300  # and to take a policy
 
 
 class LostWorkerError(RuntimeError):
@@ -77,16 +80,17 @@ class EpisodeCollector:
         if self.kind == "single":
             actor = TensorDictModule(self.exploration, in_keys=list(STEP), out_keys=["action"])
             return Collector(tell_rewards(env), actor, frames_per_batch=self.frames, **local)
+        actor = copy.deepcopy(self._actor).cpu()  # since TorchRL shares the memory of what it is given
         if self.kind == "multi_sync":
-            return MultiSyncCollector(makers, self._actor, frames_per_batch=self.frames, cat_results=0, **several)
+            return MultiSyncCollector(makers, actor, frames_per_batch=self.frames, cat_results=0, **several)
         if self.kind == "multi_async":
             share = self.frames // self.num_collectors
-            return MultiAsyncCollector(makers, self._actor, frames_per_batch=share, **several)
+            return MultiAsyncCollector(makers, actor, frames_per_batch=share, **several)
         from torchrl.collectors.distributed import RayCollector
 
         return RayCollector(
             makers,
-            self._actor,
+            actor,
             frames_per_batch=self.frames,
             total_frames=sys.maxsize,
             reset_at_each_iter=True,
@@ -131,13 +135,24 @@ class EpisodeCollector:
 
     def _push(self) -> None:
         """Give the policy as it is now to all processes; TorchRL would wait for ever for one that has ended."""
-        weights = TensorDict.from_module(self._actor).data.cpu()
-        sending = Thread(target=self._collector.update_policy_weights_, args=(weights,), daemon=True)
+        weights, errors = TensorDict.from_module(self._actor).data.cpu().clone(), list[Exception]()
+
+        def send() -> None:
+            try:
+                self._collector.update_policy_weights_(weights)
+            except Exception as error:
+                errors.append(error)
+
+        sending, deadline = Thread(target=send, daemon=True), time.monotonic() + PUSH_PATIENCE
         sending.start()
         while sending.is_alive():
             sending.join(timeout=0.2)
             if self._lost_workers():
                 raise RuntimeError("it could not be given the policy.")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"collector workers have not taken the policy within {PUSH_PATIENCE} s.")
+        if errors:
+            raise errors[0]
 
     def _lost_workers(self) -> list[str]:
         return [

@@ -1,12 +1,14 @@
 """Recorded trajectories in files: NPZ, HDF5, CSV, Parquet, TorchRL's memory-mapped storage, and Minari.
 
-Whatever the format, a recording is a table with a row for each step. A *field* is an array, a dataset, or the columns
-whose names are that of the field or begin with it and an underscore, as ``observation_0``.
+Whatever the format, a recording is a table with a row for each step. A *field* is an array, a dataset, or the column
+of its name, or all columns of its name with a number, as ``observation_0``.
 """
 
 from __future__ import annotations
 
 import csv
+import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -35,8 +37,11 @@ def read_rows(path: str, columns: Columns | None = None) -> dict[str, Tensor]:
         columns: What a field is called, or which columns make it up, where that differs from its name.
 
     Raises:
-        ValueError: If there is no such file, its format is not known, or it has not what is needed.
+        ValueError: If there is no such file, its format is not known, it has not what is needed, or ``columns`` are
+            given for a folder or Minari.
     """
+    if columns and (path.startswith(MINARI) or Path(path).is_dir()):
+        raise ValueError(f"columns must be left out for {path!r}, whose fields have names of their own.")
     if path.startswith(MINARI):
         return _read_minari(path.removeprefix(MINARI))
     file = Path(path)
@@ -59,7 +64,7 @@ def read_rows(path: str, columns: Columns | None = None) -> dict[str, Tensor]:
 def _field(table: Table, field: str, given: str | Sequence[str] | None, path: str) -> Tensor | None:
     names = [given] if isinstance(given, str) else list(given or [])
     if not names:
-        names = [name for name in table if name == field or name.startswith(field + "_")]
+        names = [field] if field in table else [name for name in table if re.fullmatch(rf"{field}_\d+", name)]
     missing = [name for name in names if name not in table]
     if missing or (not names and field in NEEDED):
         wanted = missing[0] if missing else field
@@ -69,14 +74,29 @@ def _field(table: Table, field: str, given: str | Sequence[str] | None, path: st
         )
     if not names:
         return None
-    parts = [torch.as_tensor(np.ascontiguousarray(table[name])) for name in names]
-    return torch.cat([part.reshape(len(part), -1) for part in parts], dim=-1)
+    parts = [torch.as_tensor(np.ascontiguousarray(_numbers(name, table[name], path))) for name in names]
+    return torch.cat([part.flatten(1) if part.ndim > 1 else part.unsqueeze(-1) for part in parts], dim=-1)
+
+
+def _numbers(name: str, column: np.ndarray[Any, Any], path: str) -> np.ndarray[Any, Any]:
+    """Return the numbers of a column, which may be written as words."""
+    if column.dtype.kind not in "USO":
+        return column
+    words = {"true": "1", "false": "0"}
+    try:
+        return np.array([float(words.get(str(word).strip().lower(), word)) for word in column.tolist()])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} must hold numbers, got {error} in column {name!r}.") from None
 
 
 def _check(rows: dict[str, Tensor], path: str) -> dict[str, Tensor]:
     """Return rows in single precision, of equal length and finite."""
     count = len(rows["observation"])
+    if not count:
+        raise ValueError(f"{path} must hold steps, got none.")
     for name, value in rows.items():
+        if name not in ("observation", "action", "next_observation") and value.shape[-1] != 1:
+            raise ValueError(f"{path} must have one number of {name} in a step, got {value.shape[-1]}.")
         if len(value) != count:
             raise ValueError(f"{path} must have as many rows of {name} as of observation, {count}, got {len(value)}.")
         if name in (*NEEDED, "next_observation"):
@@ -123,6 +143,11 @@ def to_trajectories(rows: dict[str, Tensor]) -> TensorDict:
         "collector": {"traj_ids": number},
         "next": {"observation": following, "reward": rows["reward"], "terminated": terminated},
     }
+    if not kept.any():
+        raise ValueError(
+            "a recording must hold what follows a step: the next one of its episode, or next_observation. Each of its "
+            "episodes has a single step; name the column that tells episodes apart in `columns`."
+        )
     return TensorDict(steps, batch_size=count)[kept]
 
 
@@ -180,15 +205,7 @@ def _read_csv(file: Path) -> Table:
         if len(line) != len(names):
             raise ValueError(f"{file} must have {len(names)} entries in every line, got {len(line)} in line {number}.")
     columns = zip(*lines, strict=True) if lines else [()] * len(names)
-    return {name.strip(): _numbers(name, column, file) for name, column in zip(names, columns, strict=True)}
-
-
-def _numbers(name: str, column: Sequence[str], file: Path) -> np.ndarray[Any, Any]:
-    words = {"true": "1", "false": "0"}
-    try:
-        return np.array([float(words.get(word.strip().lower(), word)) for word in column])
-    except ValueError as error:
-        raise ValueError(f"{file} must hold numbers, got {error} in column {name!r}.") from None
+    return {name.strip(): np.array(column, dtype=str) for name, column in zip(names, columns, strict=True)}
 
 
 def _read_parquet(file: Path) -> Table:
@@ -202,6 +219,8 @@ def _read_memmap(folder: Path) -> dict[str, Tensor]:
     except (FileNotFoundError, KeyError, ValueError) as error:
         raise ValueError(f"path must be the folder of a memory-mapped TensorDict, got {folder}: {error}") from error
     steps = steps.reshape(-1)
+    if (metadata := folder / "storage_metadata.json").is_file():  # of a storage, which may not be full
+        steps = steps[: json.loads(metadata.read_text())["len"]]
     names: dict[str, Any] = {"observation": "observation", "action": "action", "reward": ("next", "reward")}
     names |= {"next_observation": ("next", "observation"), "terminated": ("next", "terminated")}
     names |= {"truncated": ("next", "truncated"), "episode": ("collector", "traj_ids")}

@@ -20,7 +20,7 @@ from lit_awm.data.evaluation import EvaluationEpisodes
 from lit_awm.data.experience import EVALUATION_SEED, RANK_STRIDE
 from lit_awm.data.formats import read_rows, to_trajectories
 from lit_awm.data.schedule import make_loop
-from lit_awm.distributed import gather_objects, rank
+from lit_awm.distributed import check_ranks, gather_objects, process_count, rank
 from lit_awm.envs import KnownReward, load_optimum, make_env
 from lit_awm.loops import AlternatingLoop
 from lit_awm.models import Policy
@@ -30,8 +30,9 @@ class TrajectoryDataModule(LightningDataModule):
     """Serve trajectories that have been recorded before, in place of collecting any.
 
     Batches are those of :class:`~lit_awm.data.ExperienceDataModule`: for a world model slices ``(B, H)``, each of which
-    lies within one episode, for a policy in it states ``(B,)``. Some episodes are held out for validation. Where the
-    environment is given, its reward is known and a policy is evaluated in it; nothing is collected there.
+    lies within one episode, for a policy in it states ``(B,)``. For a world model alone some episodes are held out for
+    validation. Where the environment is given, its reward is known and a policy is evaluated in it; nothing is
+    collected there.
 
     Args:
         path: Where the recording is, see :func:`~lit_awm.data.formats.read_rows`.
@@ -45,7 +46,7 @@ class TrajectoryDataModule(LightningDataModule):
         turns: Into how many parts the batches of an epoch are split, each with its share of every phase.
         world_model_batch_size: Trajectories in a batch for the world model.
         policy_batch_size: Initial states in a batch for the policy.
-        validation_share: Share of episodes that are held out, rounded up; 0 for none.
+        validation_share: Share of episodes that are held out from a world model alone, rounded up; 0 for none.
         env: Name of the system that was recorded, see ``lit-awm envs``, or None.
         env_options: Its parameters, with ``episode_length``.
         eval_episodes: Episodes of an evaluation in it.
@@ -90,11 +91,12 @@ class TrajectoryDataModule(LightningDataModule):
         self.path, self.seed = path, seed
         steps = to_trajectories(read_rows(path, columns))
         _scale_actions(steps, action_range)
-        self.training, self.held_out = _split(steps, slice_length, validation_share, seed)
-        self.eval_env, self.optimum = None, None
+        self.everything, self.training, self.held_out = _split(steps, slice_length, validation_share, seed)
+        self.env_name, self.eval_episodes, self.eval_env, self.optimum = env, eval_episodes, None, None
+        self.env_options = dict(env_options or {})
         if env is not None:
-            self.eval_env = make_env(env, eval_episodes, **(env_options or {}))
-            self.optimum = load_optimum(env, **(env_options or {}))
+            self.eval_env = make_env(env, eval_episodes, **self.env_options)
+            self.optimum = load_optimum(env, **self.env_options)
             _check_sizes(self.eval_env, self.state_dim, self.action_dim)
         self.policy: Policy | None = None
         self.buffer: ExperienceBuffer | None = None
@@ -138,12 +140,16 @@ class TrajectoryDataModule(LightningDataModule):
                 "data must be an ExperienceDataModule for an agent, which learns while it collects, got a "
                 f"TrajectoryDataModule for {type(self.trainer.lightning_module).__name__}."
             )
+        if self.env_name is not None and process_count() > 1:  # each has its share of an evaluation
+            share = math.ceil(self.eval_episodes / process_count())
+            self.eval_env = make_env(self.env_name, share, **self.env_options)
         if stage != "fit" or self.buffer is not None:
             return
         if rank():
             torch.manual_seed(torch.initial_seed() + RANK_STRIDE * rank())
-        self.buffer = ExperienceBuffer(len(self.training), self.slice_length, self.world_model_batch_size, False)
-        self.buffer.add(self.training.unsqueeze(0))
+        steps = self.training if self.policy is None else self.everything
+        self.buffer = ExperienceBuffer(len(steps), self.slice_length, self.world_model_batch_size, False)
+        self.buffer.add(steps.unsqueeze(0))
 
     def train_dataloader(self) -> AlternatingLoop:
         """Return the loop over the phases of the module that is fitted."""
@@ -156,7 +162,7 @@ class TrajectoryDataModule(LightningDataModule):
             return HeldOut(self.held_out, self.world_model_batch_size) if len(self.held_out) else []
         if self.eval_env is None:
             return []
-        return EvaluationEpisodes(self.eval_env, self.policy, self.optimum, EVALUATION_SEED)
+        return EvaluationEpisodes(self.eval_env, self.policy, self.optimum, EVALUATION_SEED - rank())
 
     # -- The source of batches ------------------------------------------------------------------------------------
 
@@ -189,6 +195,7 @@ class TrajectoryDataModule(LightningDataModule):
         """Go on drawing as if the run had never stopped."""
         if self.buffer is None or not state_dict:
             return
+        check_ranks(len(state_dict["ranks"]))
         own = state_dict["ranks"][rank()]
         self.buffer.load_drawn(own["drawn"])
         generators = dict(own["global"])
@@ -234,8 +241,8 @@ def _scale_actions(steps: TensorDict, action_range: Sequence[Sequence[float]] | 
     steps["action"] = actions
 
 
-def _split(steps: TensorDict, length: int, share: float, seed: int) -> tuple[TensorDict, TensorDict]:
-    """Return the steps ``(N,)`` of episodes to train on, and slices ``(M, H)`` of those held out."""
+def _split(steps: TensorDict, length: int, share: float, seed: int) -> tuple[TensorDict, TensorDict, TensorDict]:
+    """Return the steps ``(N,)`` of all episodes, of those to train on, and slices ``(M, H)`` of those held out."""
     ids, counts = steps[TRAJECTORY].unique_consecutive(return_counts=True)
     if not (counts >= length).any():
         raise ValueError(
@@ -251,11 +258,11 @@ def _split(steps: TensorDict, length: int, share: float, seed: int) -> tuple[Ten
     training = [episode for number, episode in enumerate(long) if number not in set(held_out)]
     slices = [part for number in held_out for part in long[number].split(length) if len(part) == length]
     rank_zero_info(
-        f"trajectories: {len(training)} episodes to train on, {len(held_out)} held out, "
+        f"trajectories: {len(long)} episodes, of which a world model alone is fitted to {len(training)}; "
         f"{len(ids) - len(long)} shorter than slice_length {length} left out"
     )
     empty = steps[:0].reshape(0, length) if not slices else torch.stack(slices)
-    return torch.cat(training), empty
+    return torch.cat(long), torch.cat(training), empty
 
 
 def _check_sizes(env: Any, state_dim: int, action_dim: int) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lit_awm.checks import check_at_least
 from lit_awm.distributed import OwnReduction, average_gradients, check_strategy, load_ranks, save_ranks
-from lit_awm.models import MarkovWorldModel, Policy, RewardFn, SimulatorWorldModel, StepFn, WorldModel
+from lit_awm.models import Policy, RewardFn, SimulatorWorldModel, StepFn, WorldModel
 from lit_awm.modules.candidates import Candidates
 from lit_awm.modules.latest_metrics import LatestMetrics
 from lit_awm.modules.optimization import gradient_norm, is_written, log_evaluation, prefixed
@@ -108,7 +108,7 @@ class AlternatingModule(LightningModule):
             )
         self.gradient_clip_val, self.accumulate = gradient_clip_val, accumulate
         self.teacher = None if teacher is None else teacher_module(teacher(state_dim, action_dim, **known))
-        if self.teacher is not None and isinstance(self.teacher.world_model, MarkovWorldModel):
+        if self.teacher is not None:
             self.policy.consult(self.teacher.world_model)
         self.policy.check_ensemble()
         self.phases = tuple(self._children())
@@ -170,6 +170,7 @@ class AlternatingModule(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self._latest.clear()
+        self._candidates.clear()  # of a pass that did not end with the policy
 
     def training_step(self, batch: TensorDict, batch_idx: int) -> Tensor:
         phase = batch["phase"]
@@ -215,9 +216,10 @@ class AlternatingModule(LightningModule):
         """Let the teacher choose a policy at the end of a pass."""
         if self._judge is None or not self.trainer.is_last_batch:
             return {}
-        states, horizon = batch["observation"], self.policy.imagination_horizon
+        states, horizon, weight = batch["observation"], self.policy.imagination_horizon, self.policy.disagreement_weight
         self.policy.forget()
-        return self._candidates.choose(self.policy.policy, partial(self._judge.judge, states, horizon))
+        judge = partial(self._judge.judge, states, horizon, disagreement_weight=weight)
+        return self._candidates.choose(self.policy.policy, judge)
 
     def _update(
         self, optimizer: LightningOptimizer, child: WorldModelModule | PolicyModule, batch: TensorDict

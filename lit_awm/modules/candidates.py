@@ -35,7 +35,8 @@ class Candidates:
                 it is the mean over all of them that decides.
 
         Returns:
-            The ``judged_return`` of the best, and the ``judged_gain``: how far it is above the policy as it was.
+            The ``judged_return`` of the best, and the ``judged_gain``: how far it is above the policy as it was; where
+            the judge cannot tell, not.
         """
         self.add(policy)
         scores = []
@@ -46,7 +47,12 @@ class Candidates:
         best = len(means) - 1 - int(means.flip(0).argmax())  # the latest of those that are as good
         _load(policy, self._copies[best])
         self._copies = []
-        return {"judged_return": means[best], "judged_gain": means[best] - means[-1]}
+        told = {"judged_return": means[best], "judged_gain": means[best] - means[-1]}
+        return {name: value for name, value in told.items() if value.isfinite()}
+
+    def clear(self) -> None:
+        """Forget the copies."""
+        self._copies = []
 
     def state_dict(self) -> list[dict[str, Tensor]]:
         """Return the copies."""

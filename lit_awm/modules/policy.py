@@ -112,8 +112,7 @@ class PolicyModule(LightningModule):
         self.action_noise, self.entropy_weight = action_noise, entropy_weight
         self.disagreement_weight = disagreement_weight
         self.ensemble: list[MarkovWorldModel] = []  # in a list, so that it is no part of this module
-        if isinstance(world_model, MarkovWorldModel):
-            self.consult(world_model)
+        self.consult(world_model)
         self.optimizer, self.scheduler = optimizer, scheduler
         self.bootstrap = None if bootstrap is None else bootstrap(policy.state_dim)
         check_optimizer(self.trained_parameters(), optimizer, scheduler)
@@ -139,18 +138,10 @@ class PolicyModule(LightningModule):
             if self.bootstrap is not None:
                 self.bootstrap.adopt_statistics(self.world_model.state_scaler)
 
-    def consult(self, ensemble: MarkovWorldModel) -> None:
-        """Let the policy pay for where the members of an ensemble disagree, if it is to pay for that at all.
-
-        Raises:
-            ValueError: If it has a single member.
-        """
-        if self.disagreement_weight and len(ensemble.networks) < 2:
-            raise ValueError(
-                f"disagreement_weight must be 0 with a single member, got {self.disagreement_weight}. Raise "
-                "`num_members`."
-            )
-        self.ensemble = [ensemble]
+    def consult(self, model: WorldModel) -> None:
+        """Let the policy pay for where the members of a model disagree, if it has several."""
+        if isinstance(model, MarkovWorldModel) and len(model.networks) > 1:
+            self.ensemble = [model]
 
     def check_ensemble(self) -> None:
         """Reject a penalty for which there is no ensemble, before the first step.
@@ -161,7 +152,7 @@ class PolicyModule(LightningModule):
         if self.disagreement_weight and not self.ensemble:
             raise ValueError(
                 f"disagreement_weight must be 0 without an ensemble, got {self.disagreement_weight}. Give a "
-                "MarkovWorldModel with `num_members` as the world model or, where models alternate, as the teacher."
+                "MarkovWorldModel with `num_members` above 1, as the world model or as the teacher."
             )
 
     def after_update(self) -> None:

@@ -5,6 +5,7 @@ Shape legend: ``B`` batch, ``H`` horizon, ``S`` state size, ``A`` action size.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,7 +14,6 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from lit_awm.checks import check_at_least, check_count
-from lit_awm.imagination import imagine
 from lit_awm.models import MarkovWorldModel, Policy, WorldModel
 from lit_awm.modules.optimization import default_optimizer
 from lit_awm.modules.world_model import WorldModelModule
@@ -88,14 +88,18 @@ class TeacherModule(WorldModelModule):
         return torch.cat([recorded[: len(recorded) - len(labelled)], labelled])
 
     @torch.no_grad()
-    def judge(self, initial_state: Tensor, horizon: int, policy: Policy) -> Tensor:
+    def judge(self, initial_state: Tensor, horizon: int, policy: Policy, disagreement_weight: float = 0.0) -> Tensor:
         """Return what a policy earns, without noise, from ``(B, S)`` in ``horizon`` steps by the teacher: a scalar.
 
-        It is minus infinity if the policy leads far away from all data, where the teacher cannot tell.
+        It is minus infinity if the policy leads far away from all data, where the teacher cannot tell. Where its
+        members disagree that costs what it costs the policy, see :class:`~lit_awm.modules.PolicyModule`.
         """
-        imagined = imagine(self.world_model, policy, initial_state, horizon, method="sequential")
-        returns = imagined.rewards.sum(dim=1)
-        return torch.where(self._is_near(imagined.states) & returns.isfinite(), returns, -torch.inf).mean()
+        states, actions, rewards = self._unroll(initial_state, horizon, lambda step, state: policy.sample(state))
+        returns = rewards.sum(dim=1)
+        if disagreement_weight and isinstance(self.world_model, MarkovWorldModel):
+            spread = self.world_model.disagreement(states[:, :-1], actions)
+            returns = returns - disagreement_weight * spread.sum(dim=1)
+        return torch.where(self._is_near(states) & returns.isfinite(), returns, -torch.inf).mean()
 
     def forget(self) -> None:
         """Drop what has been labelled; to be called when the teacher has changed."""
@@ -109,21 +113,31 @@ class TeacherModule(WorldModelModule):
         state, recorded = batch["observation"][chosen, 0], batch["action"][chosen]
         follows_policy = (torch.rand(count, 1) < FOLLOWING).to(state.device)
         noise = self._draw_noise(count, horizon).to(state)
-        carry, states, actions, rewards = self.world_model.start(state, horizon), [state], [], []
-        for step in range(horizon):
-            action = torch.where(follows_policy, policy.sample(states[-1]), recorded[:, step])
-            actions.append((action + noise[:, step]).clamp(-1, 1))
-            carry, state, reward = self.world_model.step(carry, actions[-1])
-            states.append(state)
-            rewards.append(reward.unsqueeze(-1))
-        trajectories = torch.stack(states, 1)
+
+        def act(step: int, state: Tensor) -> Tensor:
+            action = torch.where(follows_policy, policy.sample(state), recorded[:, step])
+            return (action + noise[:, step]).clamp(-1, 1)
+
+        trajectories, actions, rewards = self._unroll(state, horizon, act)
         fits = self._is_near(trajectories)
-        after = {"observation": trajectories[:, 1:], "reward": torch.stack(rewards, 1)}
-        rows = TensorDict({"observation": trajectories[:, :-1], "action": torch.stack(actions, 1), "next": after})
+        after = {"observation": trajectories[:, 1:], "reward": rewards.unsqueeze(-1)}
+        rows = TensorDict({"observation": trajectories[:, :-1], "action": actions, "next": after})
         rows.batch_size = [count, horizon]
         kept = batch[chosen].select(*rows.keys(True, True))  # instead of those that the teacher cannot know about
         kept[fits] = rows[fits]
         return kept
+
+    def _unroll(
+        self, state: Tensor, horizon: int, act: Callable[[int, Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return states ``(B, H + 1, S)``, actions ``(B, H, A)`` and rewards ``(B, H)`` from ``(B, S)`` on."""
+        carry, states, actions, rewards = self.world_model.start(state, horizon), [state], [], []
+        for step in range(horizon):
+            actions.append(act(step, states[-1]))
+            carry, state, reward = self.world_model.step(carry, actions[-1])
+            states.append(state)
+            rewards.append(reward)
+        return torch.stack(states, 1), torch.stack(actions, 1), torch.stack(rewards, 1)
 
     def _is_near(self, trajectories: Tensor) -> Tensor:
         """Tell which of the trajectories ``(B, H, S)`` stay where there are data, ``(B,)``."""

@@ -91,6 +91,8 @@ class WorldModelModule(LightningModule):
     def configure_model(self) -> None:
         """Divide the model between processes, if the strategy is ``ModelParallelStrategy`` (FSDP2)."""
         if isinstance(self.trainer.strategy, ModelParallelStrategy):
+            if self._compiled is not None:
+                raise ValueError("compile_model must be false with ModelParallelStrategy, got true.")
             shard(self.world_model, self.trainer.strategy, "members")
 
     def setup(self, stage: str) -> None:

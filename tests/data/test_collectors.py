@@ -78,7 +78,10 @@ def test_whoever_does_not_wait_acts_by_a_policy_that_is_older() -> None:
         assert collector.staleness == 0
         while collector._collector.queue_out.empty():  # it has gone on and is done with another round
             time.sleep(0.1)
-        assert collector.collect(24).shape == (4, 6)
+        with torch.no_grad():
+            for parameter in policy_of(collector).parameters():
+                parameter.fill_(100.0)  # as training would, meanwhile
+        assert collector.collect(24)["action"].abs().max() < 1
         assert collector.staleness == 1
     finally:
         collector.close()

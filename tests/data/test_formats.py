@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from tensordict import TensorDict
+from torchrl.data import LazyMemmapStorage
 
 from lit_awm.data.formats import PACKAGES, READERS, WRITERS, check_format, read_rows, to_trajectories, write_rows
 
@@ -56,6 +57,28 @@ def test_memory_mapped_steps_are_read(tmp_path: Path) -> None:
     assert_same(to_trajectories(read_rows(str(tmp_path / "steps"))), steps)
 
 
+def test_a_storage_that_is_not_full_is_read_as_far_as_it_is(tmp_path: Path) -> None:
+    steps = make_steps()
+    storage = LazyMemmapStorage(100)
+    storage.set(range(len(steps)), steps)
+    storage.dumps(tmp_path / "storage")
+    assert len(to_trajectories(read_rows(str(tmp_path / "storage")))) == len(steps)
+    with pytest.raises(ValueError, match="columns must be left out"):
+        read_rows(str(tmp_path / "storage"), {"reward": "r"})
+
+
+def test_only_columns_of_a_field_are_its_own_and_others_may_hold_anything(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(
+        "time,observation_0,observation_1,observation_std,action,reward,reward_raw\nMon,1,2,9,0,3,9\nTue,4,5,9,0,6,9\n"
+    )
+    rows = read_rows(str(path))
+    assert rows["observation"].tolist() == [[1, 2], [4, 5]]
+    assert rows["reward"].tolist() == [[3], [6]]
+    with pytest.raises(ValueError, match="must have one number of reward in a step, got 2"):
+        read_rows(str(path), {"reward": ["reward", "reward_raw"]})
+
+
 def test_a_dataset_of_minari_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     minari = pytest.importorskip("minari")
     steps = make_steps()
@@ -94,6 +117,7 @@ def test_without_next_observations_the_last_step_of_an_episode_is_left_out(tmp_p
         ("observation,act,reward\n1,2,3\n", {}, "must have 'action' for action, got observation, act, reward"),
         ("observation,action,reward\n1,2,3\n", {"action": "force"}, "must have 'force' for action"),
         ("observation,action,reward\n1,2,3\n", {"actions": "a"}, "columns must be of .*, got 'actions'. Did you mean"),
+        ("observation,action,reward\n", {}, "must hold steps, got none"),
         ("observation,action,reward\n1,two,3\n", {}, "must hold numbers, got .*'two' in column 'action'"),
         ("observation,action,reward\n1,2\n", {}, "must have 3 entries in every line, got 2 in line 2"),
         (

@@ -74,6 +74,8 @@ def test_episodes_are_held_out_whole(make_trainer: Callable[..., Trainer], path:
     trainer = make_trainer(max_epochs=1)
     trainer.fit(make_module(data), data)
     assert trainer.callback_metrics["val/loss"].isfinite()
+    assert data.buffer is not None
+    assert len(data.buffer) == len(data.training)
     again, other = make_data(path, validation_share=0.4, seed=3), make_data(path, validation_share=0.4, seed=4)
     assert torch.equal(again.held_out["observation"], data.held_out["observation"])
     assert not torch.equal(other.held_out["observation"], data.held_out["observation"])
@@ -109,8 +111,10 @@ def test_a_policy_is_optimised_and_pays_for_disagreement(make_trainer: Callable[
     module, trainer = make_alternating(data, weight=0.5, num_members=3), make_trainer(max_epochs=2)
     trainer.fit(module, data)
     assert trainer.callback_metrics["policy/disagreement"] > 0
+    assert data.buffer is not None
+    assert len(data.buffer) == len(data.everything)  # nothing is held out
     assert not any("ensemble" in name for name in module.state_dict())
-    batch = data.sample_initial_states()
+    batch = TensorDict({"observation": torch.zeros(4, 1)}, batch_size=4)  # where rewards are small
     torch.manual_seed(0)
     paying = module.policy.loss_and_metrics(batch)
     module.policy.disagreement_weight = 0.0
@@ -121,7 +125,7 @@ def test_a_policy_is_optimised_and_pays_for_disagreement(make_trainer: Callable[
 
 def test_disagreement_without_an_ensemble_is_refused(path: str) -> None:
     data = make_data(path)
-    with pytest.raises(ValueError, match="disagreement_weight must be 0 with a single member, got 0.5"):
+    with pytest.raises(ValueError, match="disagreement_weight must be 0 without an ensemble, got 0.5"):
         make_alternating(data, weight=0.5)
     model = ActionsWorldModel(1, 1, CausalTransformer(8, 1, 1, 8))
     module = PolicyModule(DeterministicPolicy(1, 1), model, imagination_horizon=8, disagreement_weight=0.5)
