@@ -114,13 +114,14 @@ def test_a_policy_is_optimised_and_pays_for_disagreement(make_trainer: Callable[
     assert data.buffer is not None
     assert len(data.buffer) == len(data.everything)  # nothing is held out
     assert not any("ensemble" in name for name in module.state_dict())
-    batch = TensorDict({"observation": torch.zeros(4, 1)}, batch_size=4)  # where rewards are small
+    module.double()
+    batch = data.sample_initial_states().double()
     torch.manual_seed(0)
     paying = module.policy.loss_and_metrics(batch)
     module.policy.disagreement_weight = 0.0
     module.policy.forget()
     free = module.policy.loss_and_metrics(batch)
-    torch.testing.assert_close(paying[0] - free[0], 0.5 * 8 * paying[1]["disagreement"], rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(paying[0] - free[0], 0.5 * 8 * paying[1]["disagreement"], rtol=1e-6, atol=1e-6)
 
 
 def test_disagreement_without_an_ensemble_is_refused(path: str) -> None:
