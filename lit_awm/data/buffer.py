@@ -82,14 +82,16 @@ class ExperienceBuffer:
             self._drawn = list(rows.reshape(DRAWN_AT_ONCE, -1, self.slice_length).unbind(0))
         return self._drawn.pop(0)
 
-    def sample_states(self, count: int, imagine_from: ImagineFrom) -> Tensor:
-        """Return ``(count, S)`` recorded states: those in which episodes began, or any."""
+    def sample_states(self, count: int, imagine_from: ImagineFrom) -> TensorDict:
+        """Return ``(count,)`` recorded states as ``observation``: those in which episodes began, or any."""
         self._drawn = []  # the world model has had its batches
         rows = self._buffer.storage[: len(self)]
         if imagine_from == "anywhere":
-            return rows["observation"][torch.randint(len(rows), (count,))]
-        first = rows["is_init"].flatten().nonzero().flatten()
-        return rows["observation"][first[torch.randint(len(first), (count,))]]
+            chosen = torch.randint(len(rows), (count,))
+        else:
+            first = rows["is_init"].flatten().nonzero().flatten()
+            chosen = first[torch.randint(len(first), (count,))]
+        return TensorDict({"observation": rows["observation"][chosen]}, batch_size=count)
 
     def state(self) -> list[Segment]:
         """Return the experience, in the first of several processes that of all; all must call it."""

@@ -192,6 +192,7 @@ class SeededCollector(Collector):
     """Seeds also what acts, as those in processes of their own do."""
 
     def set_seed(self, seed: int, static_seed: bool = False) -> int:
+        """Seed the environments, and the generator that what acts draws from."""
         torch.manual_seed(seed)
         return super().set_seed(seed, static_seed)
 

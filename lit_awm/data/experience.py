@@ -112,7 +112,7 @@ class ExperienceDataModule(LightningDataModule):
         self.slice_length = episode_length if slice_length is None else slice_length
         _check_experience(episode_length, self.slice_length, imagine_from, env_options or {})
         options = {"episode_length": episode_length, **(env_options or {})}
-        self.env_name, self.env_options = env, dict(env_options or {})
+        self.env_name, self.env_options, self._options = env, dict(env_options or {}), options
         self.env = make_env(env, num_envs, **options)
         _check_warmup(warmup_episodes, num_envs, episode_length, capacity)
         if storage_dir is not None:
@@ -120,7 +120,6 @@ class ExperienceDataModule(LightningDataModule):
         self.eval_env, self.eval_episodes = make_env(env, eval_episodes, **options), eval_episodes
         check_collector(collector, num_collectors, num_envs)
         self.collector_kind, self.num_collectors = collector, num_collectors
-        self._options = options
         self.optimum = load_optimum(env, **options)
         self.warmup_rounds = warmup_episodes // num_envs
         self.exploration_noise, self.mean_hold = exploration_noise, mean_hold
@@ -289,8 +288,7 @@ class ExperienceDataModule(LightningDataModule):
     def sample_initial_states(self) -> TensorDict:
         """Return ``(B,)`` recorded states to imagine from."""
         assert self.buffer is not None
-        states = self.buffer.sample_states(self.policy_batch_size, self.imagine_from)
-        return TensorDict({"observation": states}, batch_size=self.policy_batch_size)
+        return self.buffer.sample_states(self.policy_batch_size, self.imagine_from)
 
     def draw_initial_states(self, count: int) -> Tensor:
         """Return ``(count, S)`` states in which episodes begin, always the same ones; nothing is recorded."""

@@ -177,8 +177,7 @@ class TrajectoryDataModule(LightningDataModule):
     def sample_initial_states(self) -> TensorDict:
         """Return ``(B,)`` recorded states to imagine from."""
         assert self.buffer is not None
-        states = self.buffer.sample_states(self.policy_batch_size, self.imagine_from)
-        return TensorDict({"observation": states}, batch_size=self.policy_batch_size)
+        return self.buffer.sample_states(self.policy_batch_size, self.imagine_from)
 
     def draw_initial_states(self, count: int) -> Tensor:
         """Return ``(count, S)`` states in which recorded episodes begin, always the same ones."""

@@ -108,8 +108,7 @@ def make_env(
 
     Args:
         name: Name of a system, for example ``"cancer_treatment"``, or of a task of another package:
-            ``"gym/Pendulum-v1"``, ``"dmc/cartpole-swingup"`` (needs the extra ``gym`` or ``dmc``); or a system of
-            yours, see :func:`find_system`.
+            ``"gym/Pendulum-v1"``, ``"dmc/cartpole-swingup"`` (extra ``gym`` or ``dmc``), or see :func:`find_system`.
         num_envs: Number of environments stepped together.
         observe_time: Whether the observation ends with the clock.
         distractors: Number of dimensions of unit normal noise in the observation.
