@@ -35,7 +35,7 @@ class ExperienceBuffer:
     def __init__(
         self, capacity: int, slice_length: int, batch_size: int, is_for_agent: bool, storage_dir: str | None = None
     ) -> None:
-        self.capacity, self.slice_length = capacity, slice_length
+        self.slice_length = slice_length
         self.is_for_agent, self.keys = is_for_agent, STORED_FOR_AGENTS if is_for_agent else STORED
         self._folder = None
         if storage_dir is not None:

@@ -62,11 +62,11 @@ class EpisodeCollector:
         seed: int,
     ) -> None:
         self.kind, self.num_collectors, self.seed = kind, num_collectors, seed
-        self.num_envs, self.frames, self.staleness = env.batch_size[0], env.batch_size[0] * env.episode_length, 0.0
+        self.frames, self.staleness = env.batch_size[0] * env.episode_length, 0.0
         self.exploration = exploration
         self._has_begun = False
         self._actor = TensorDictModule(_Versioned(exploration), in_keys=list(STEP), out_keys=["action", VERSION])
-        makers = [_Maker(make_env, self.num_envs // num_collectors)] * num_collectors
+        makers = [_Maker(make_env, env.batch_size[0] // num_collectors)] * num_collectors
         self._collector = self._make(env, makers)
         self._parts = iter(self._collector)
 

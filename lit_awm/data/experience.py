@@ -11,13 +11,13 @@ import torch
 from lightning.pytorch import LightningDataModule
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.checkpoint import GlobalRNGState
 
 from lit_awm.checks import check_at_least, check_count, check_writable
 from lit_awm.data.buffer import ExperienceBuffer, ImagineFrom
 from lit_awm.data.collectors import TRAJECTORY, CollectorKind, EpisodeCollector, check_collector
 from lit_awm.data.evaluation import EvaluationEpisodes
 from lit_awm.data.exploration import Exploration
+from lit_awm.data.generators import generator_states, set_generator_states
 from lit_awm.data.returns import add_returns
 from lit_awm.data.schedule import make_loop
 from lit_awm.distributed import check_ranks, gather_objects, process_count, rank
@@ -320,7 +320,7 @@ class ExperienceDataModule(LightningDataModule):
             "collector": {} if self.collector is None else self.collector.state_dict(),
             "env": self.env.rng.get_state(),
             "simulators": self.env.random_states() if isinstance(self.env, SimulatorEnv) else [],
-            "global": GlobalRNGState().state_dict(),
+            "global": generator_states(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -340,10 +340,7 @@ class ExperienceDataModule(LightningDataModule):
         self.env.rng.set_state(own["env"])
         if isinstance(self.env, SimulatorEnv):
             self.env.set_random_states(own["simulators"])
-        generators = dict(own["global"])
-        if not torch.cuda.is_available():
-            generators.pop("torch_cuda", None)  # a run that moves to a CPU draws from the CPU's generator
-        GlobalRNGState().load_state_dict(generators)
+        set_generator_states(own["global"])
 
 
 def _check_warmup(warmup_episodes: int, num_envs: int, episode_length: int, capacity: int) -> None:

@@ -11,7 +11,6 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 from tensordict import TensorDict
 from torch import Tensor
-from torchrl.checkpoint import GlobalRNGState
 
 from lit_awm.checks import check_at_least, check_count
 from lit_awm.data.buffer import ExperienceBuffer, ImagineFrom
@@ -19,6 +18,7 @@ from lit_awm.data.collectors import TRAJECTORY
 from lit_awm.data.evaluation import EvaluationEpisodes
 from lit_awm.data.experience import EVALUATION_SEED, RANK_STRIDE
 from lit_awm.data.formats import read_rows, to_trajectories
+from lit_awm.data.generators import generator_states, set_generator_states
 from lit_awm.data.schedule import make_loop
 from lit_awm.distributed import check_ranks, gather_objects, process_count, rank
 from lit_awm.envs import KnownReward, load_optimum, make_env
@@ -88,10 +88,9 @@ class TrajectoryDataModule(LightningDataModule):
             raise ValueError(f"imagine_from must be one of {', '.join(get_args(ImagineFrom))}, got {imagine_from!r}.")
         self.slice_length, self.imagine_from, self.turns = slice_length, imagine_from, turns
         self.world_model_batch_size, self.policy_batch_size = world_model_batch_size, policy_batch_size
-        self.path, self.seed = path, seed
         steps = to_trajectories(read_rows(path, columns))
         _scale_actions(steps, action_range)
-        self.everything, self.training, self.held_out = _split(steps, slice_length, validation_share, seed)
+        self.training, self.held_out = _split(steps, slice_length, validation_share, seed)
         self.env_name, self.eval_episodes, self.eval_env, self.optimum = env, eval_episodes, None, None
         self.env_options = dict(env_options or {})
         if env is not None:
@@ -106,12 +105,12 @@ class TrajectoryDataModule(LightningDataModule):
     @property
     def state_dim(self) -> int:
         """Size ``S`` of an observation."""
-        return int(self.training["observation"].shape[-1])
+        return int(self.training[0]["observation"].shape[-1])
 
     @property
     def action_dim(self) -> int:
         """Size ``A`` of an action."""
-        return int(self.training["action"].shape[-1])
+        return int(self.training[0]["action"].shape[-1])
 
     @property
     def known_reward_fn(self) -> KnownReward | None:
@@ -147,7 +146,7 @@ class TrajectoryDataModule(LightningDataModule):
             return
         if rank():
             torch.manual_seed(torch.initial_seed() + RANK_STRIDE * rank())
-        steps = self.training if self.policy is None else self.everything
+        steps = torch.cat(self.training if self.policy is None else [*self.training, *self.held_out])
         self.buffer = ExperienceBuffer(len(steps), self.slice_length, self.world_model_batch_size, False)
         self.buffer.add(steps.unsqueeze(0))
 
@@ -159,7 +158,9 @@ class TrajectoryDataModule(LightningDataModule):
     def val_dataloader(self) -> EvaluationEpisodes | HeldOut | list[Any]:
         """Return the evaluation of the policy, or, for a world model alone, slices of the episodes held out."""
         if self.policy is None:
-            return HeldOut(self.held_out, self.world_model_batch_size) if len(self.held_out) else []
+            slices = [part for episode in self.held_out for part in episode.split(self.slice_length)]
+            whole = [part for part in slices if len(part) == self.slice_length]
+            return HeldOut(torch.stack(whole), self.world_model_batch_size) if whole else []
         if self.eval_env is None:
             return []
         return EvaluationEpisodes(self.eval_env, self.policy, self.optimum, EVALUATION_SEED - rank())
@@ -181,14 +182,14 @@ class TrajectoryDataModule(LightningDataModule):
 
     def draw_initial_states(self, count: int) -> Tensor:
         """Return ``(count, S)`` states in which recorded episodes begin, always the same ones."""
-        first = self.training["observation"][self.training["is_init"].squeeze(-1)]
-        return first[torch.arange(count) % len(first)]
+        first = [episode["observation"][0] for episode in self.training[:count]]
+        return torch.stack(first)[torch.arange(count) % len(first)]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of what draws batches; all processes must call it."""
         if self.buffer is None:
             return {}
-        return {"ranks": gather_objects({"drawn": self.buffer.drawn(), "global": GlobalRNGState().state_dict()})}
+        return {"ranks": gather_objects({"drawn": self.buffer.drawn(), "global": generator_states()})}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on drawing as if the run had never stopped."""
@@ -197,10 +198,7 @@ class TrajectoryDataModule(LightningDataModule):
         check_ranks(len(state_dict["ranks"]))
         own = state_dict["ranks"][rank()]
         self.buffer.load_drawn(own["drawn"])
-        generators = dict(own["global"])
-        if not torch.cuda.is_available():
-            generators.pop("torch_cuda", None)  # a run that moves to a CPU draws from the CPU's generator
-        GlobalRNGState().load_state_dict(generators)
+        set_generator_states(own["global"])
 
 
 class HeldOut:
@@ -240,8 +238,8 @@ def _scale_actions(steps: TensorDict, action_range: Sequence[Sequence[float]] | 
     steps["action"] = actions
 
 
-def _split(steps: TensorDict, length: int, share: float, seed: int) -> tuple[TensorDict, TensorDict, TensorDict]:
-    """Return the steps ``(N,)`` of all episodes, of those to train on, and slices ``(M, H)`` of those held out."""
+def _split(steps: TensorDict, length: int, share: float, seed: int) -> tuple[list[TensorDict], list[TensorDict]]:
+    """Return the episodes ``(T,)`` to train on, and those held out, as views of the steps ``(N,)``."""
     ids, counts = steps[TRAJECTORY].unique_consecutive(return_counts=True)
     if not (counts >= length).any():
         raise ValueError(
@@ -255,13 +253,11 @@ def _split(steps: TensorDict, length: int, share: float, seed: int) -> tuple[Ten
     order = torch.randperm(len(long), generator=torch.Generator().manual_seed(seed)).tolist()
     held_out = sorted(order[: min(math.ceil(share * len(long)), len(long) - 1)])
     training = [episode for number, episode in enumerate(long) if number not in set(held_out)]
-    slices = [part for number in held_out for part in long[number].split(length) if len(part) == length]
     rank_zero_info(
         f"trajectories: {len(long)} episodes, of which a world model alone is fitted to {len(training)}; "
         f"{len(ids) - len(long)} shorter than slice_length {length} left out"
     )
-    empty = steps[:0].reshape(0, length) if not slices else torch.stack(slices)
-    return torch.cat(long), torch.cat(training), empty
+    return training, [long[number] for number in held_out]
 
 
 def _check_sizes(env: Any, state_dim: int, action_dim: int) -> None:

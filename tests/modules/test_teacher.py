@@ -150,7 +150,7 @@ def test_it_teaches_within_a_run(make_trainer: Callable[..., Trainer]) -> None:
 
 
 class Tape(Callback):
-    """Record what the teacher says of the policy at the end of every update of it."""
+    """Record how far the policy at the end of each pass is, by the teacher, above the best at its turns' beginnings."""
 
     def __init__(self) -> None:
         self.returns: list[float] = []
@@ -178,7 +178,7 @@ def test_a_pass_ends_with_a_policy_that_the_teacher_thinks_no_worse_than_any_bef
     trainer = make_trainer(max_epochs=4, callbacks=[tape])
     trainer.fit(module, data)
     assert len(tape.policies) == 2  # turns
-    assert min(tape.returns) >= -1e-5
+    assert min(tape.returns) >= -1e-6
     assert trainer.callback_metrics["policy/judged_gain"] >= 0
 
 
