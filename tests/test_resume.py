@@ -57,6 +57,7 @@ def fit(
         policy_updates=POLICY_UPDATES,
         world_model_batch_size=3,
         policy_batch_size=2,
+        trial=True,
     )
     module = AlternatingModule(
         data.state_dim,

@@ -72,7 +72,7 @@ def main(arguments: list[str]) -> int:
     systems = parse_list(parser, options.systems, "systems", SYSTEMS)
     if options.lengths and not re.fullmatch(r"0*[1-9][0-9]*(,0*[1-9][0-9]*)*", options.lengths):
         parser.error(f"lengths must be whole numbers from 1 on, with commas between them, got {options.lengths!r}.")
-    for name, least in (("seeds", 1), ("jobs", 1), ("env_steps", STEPS * (WARMUP + 4))):
+    for name, least in (("seeds", 1), ("jobs", 1), ("env_steps", STEPS * (WARMUP + 1))):
         if getattr(options, name) < least:
             parser.error(f"{name} must be at least {least}, got {getattr(options, name)}.")
     if stray := [word for word in more if not word.startswith("--") or "=" not in word]:

@@ -25,7 +25,7 @@ class ExperienceBuffer:
     """The last ``capacity`` steps, in a replay buffer of TorchRL.
 
     Args:
-        capacity: Steps that it holds; with a ``storage_dir``, a multiple of those that are added at once.
+        capacity: Steps that it holds.
         slice_length: Steps of the trajectories that are drawn.
         batch_size: Trajectories that are drawn at a time.
         is_for_agent: Whether to keep also what steps have earned, for agents.
@@ -72,8 +72,11 @@ class ExperienceBuffer:
         """Add a round of experience ``(N, T)``."""
         self._drawn = []
         rows = episodes.select(*self.keys).reshape(-1).clone()
-        where = self._buffer.extend(rows)
-        self.segments.add(rows if self._folder is None else self._stored(where))
+        until_full = self.segments.capacity - self.collected % self.segments.capacity
+        for part in (rows[:until_full], rows[until_full:]):  # each of them in one piece
+            if len(part):
+                where = self._buffer.extend(part)
+                self.segments.add(part if self._folder is None else self._stored(where))
 
     def sample_trajectories(self) -> TensorDict:
         """Return slices ``(B, H)`` of recorded episodes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import torch
 from tensordict import TensorDict
@@ -11,10 +12,22 @@ from tensordict.nn import TensorDictModule
 from torchrl.envs import TransformedEnv
 
 from lit_awm.data.exploration import STEP, act, tell_rewards
-from lit_awm.envs import Optimum
+from lit_awm.envs import ControlEnv, Optimum, make_env
 from lit_awm.models import Policy
 
 SCORES = ("return", "cost", "regret", "gap")
+
+
+def make_eval_env(name: str, count: int, **options: Any) -> TransformedEnv:
+    """Make an environment to evaluate in, as :func:`~lit_awm.envs.make_env` does.
+
+    A system of ours is in double precision unless ``dtype`` says otherwise: what controls can do may be a small part of
+    the cost of an episode.
+    """
+    env = make_env(name, count, **options)
+    if isinstance(env.base_env, ControlEnv) and "dtype" not in options:
+        env = make_env(name, count, dtype=torch.float64, **options)
+    return env
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from torch import Tensor
 from lit_awm.checks import check_at_least, check_count, check_writable
 from lit_awm.data.buffer import ExperienceBuffer, ImagineFrom
 from lit_awm.data.collectors import TRAJECTORY, CollectorKind, EpisodeCollector, check_collector
-from lit_awm.data.evaluation import EvaluationEpisodes
+from lit_awm.data.evaluation import EvaluationEpisodes, evaluate, make_eval_env
 from lit_awm.data.exploration import Exploration
 from lit_awm.data.generators import generator_states, set_generator_states
 from lit_awm.data.returns import add_returns
@@ -65,6 +65,9 @@ class ExperienceDataModule(LightningDataModule):
             hold it in memory.
         collector: Who steps the environments, see :class:`~lit_awm.data.collectors.EpisodeCollector`.
         num_collectors: How many processes do; each has its share of ``num_envs``.
+        trial: Whether an outer iteration ends with one more episode, by the policy without noise, which counts and is
+            learned from like the others, and after which a policy that has earned less than another is replaced by
+            that. It suits environments in which all episodes begin alike and nothing happens by chance.
         eval_episodes: Episodes of an evaluation, of all processes together; one is enough where all begin alike.
         seed: Seed of the environments in which experience is collected; that of the evaluation never changes.
 
@@ -95,6 +98,7 @@ class ExperienceDataModule(LightningDataModule):
         storage_dir: str | None = None,
         collector: CollectorKind = "single",
         num_collectors: int = 1,
+        trial: bool = False,
         eval_episodes: int = 1,
         seed: int = 0,
     ) -> None:
@@ -116,8 +120,9 @@ class ExperienceDataModule(LightningDataModule):
         self.env = make_env(env, num_envs, **options)
         _check_warmup(warmup_episodes, num_envs, episode_length, capacity)
         if storage_dir is not None:
-            _check_storage(Path(storage_dir), capacity, num_envs * episode_length)
-        self.eval_env, self.eval_episodes = make_env(env, eval_episodes, **options), eval_episodes
+            check_writable(Path(storage_dir), "storage_dir")
+        self.eval_env, self.eval_episodes = make_eval_env(env, eval_episodes, **options), eval_episodes
+        self.trial_env = make_env(env, 1, **options) if trial else None
         check_collector(collector, num_collectors, num_envs)
         self.collector_kind, self.num_collectors = collector, num_collectors
         self.optimum = load_optimum(env, **options)
@@ -183,7 +188,7 @@ class ExperienceDataModule(LightningDataModule):
         self.processes = process_count()
         if self.processes > 1:  # each has its share of an evaluation, and at least one episode
             share = math.ceil(self.eval_episodes / self.processes)
-            self.eval_env = make_env(self.env_name, share, **self._options)
+            self.eval_env = make_eval_env(self.env_name, share, **self._options)
         if stage != "fit":
             return
         if self.processes > 1 and self.storage_dir is not None:
@@ -252,12 +257,29 @@ class ExperienceDataModule(LightningDataModule):
         rounds = self.warmup_rounds if self.env_steps == 0 else 1
         self.exploration.at_random.fill_(self.env_steps == 0)
         for _ in range(rounds):
-            episodes = self.collector.collect(self.buffer.collected)
-            self._check_episodes(episodes)
-            if self.buffer.is_for_agent:
-                add_returns(episodes)
-            self.buffer.add(episodes)
-            self.env_steps = self.buffer.collected * self.processes
+            self._record(self.collector.collect(self.buffer.collected))
+
+    def try_policy(self) -> Tensor | None:
+        """Add an episode of the policy without noise; return what it has earned, or None if there are no trials."""
+        if self.trial_env is None:
+            return None
+        assert self.buffer is not None
+        assert self.policy is not None
+        before = self.buffer.collected
+        tried = evaluate(self.trial_env, self.policy, None, (self.seed + before + RANK_STRIDE * rank()) % 2**31)
+        episode = tried["episode"]
+        begins = episode["is_init"].flatten()
+        episode[TRAJECTORY] = (-before - begins.cumsum(0)).reshape(episode.shape)  # numbers that no collector gives
+        self._record(episode)
+        return tried["return"].mean()
+
+    def _record(self, episodes: TensorDictBase) -> None:
+        assert self.buffer is not None
+        self._check_episodes(episodes)
+        if self.buffer.is_for_agent:
+            add_returns(episodes)
+        self.buffer.add(episodes)
+        self.env_steps = self.buffer.collected * self.processes
 
     def _check_episodes(self, episodes: TensorDictBase) -> None:
         observations, rewards = episodes["next", "observation"], episodes["next", "reward"]
@@ -351,15 +373,6 @@ def _check_warmup(warmup_episodes: int, num_envs: int, episode_length: int, capa
         )
     if not capacity >= warmup_episodes * episode_length:
         raise ValueError(f"capacity must hold the warm-up of {warmup_episodes * episode_length} steps, got {capacity}.")
-
-
-def _check_storage(folder: Path, capacity: int, round_length: int) -> None:
-    check_writable(folder, "storage_dir")
-    if capacity % round_length:
-        raise ValueError(
-            f"capacity must be a multiple of num_envs times episode_length, {round_length}, with a storage_dir, got "
-            f"{capacity}: what is written to disk at once is overwritten at once."
-        )
 
 
 def _check_experience(episode_length: int, slice_length: int, imagine_from: str, env_options: dict[str, Any]) -> None:

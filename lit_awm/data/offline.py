@@ -15,7 +15,7 @@ from torch import Tensor
 from lit_awm.checks import check_at_least, check_count
 from lit_awm.data.buffer import ExperienceBuffer, ImagineFrom
 from lit_awm.data.collectors import TRAJECTORY
-from lit_awm.data.evaluation import EvaluationEpisodes
+from lit_awm.data.evaluation import EvaluationEpisodes, make_eval_env
 from lit_awm.data.experience import EVALUATION_SEED, RANK_STRIDE
 from lit_awm.data.formats import read_rows, to_trajectories
 from lit_awm.data.generators import generator_states, set_generator_states
@@ -94,7 +94,7 @@ class TrajectoryDataModule(LightningDataModule):
         self.env_name, self.eval_episodes, self.eval_env, self.optimum = env, eval_episodes, None, None
         self.env_options = dict(env_options or {})
         if env is not None:
-            self.eval_env = make_env(env, eval_episodes, **self.env_options)
+            self.eval_env = make_eval_env(env, eval_episodes, **self.env_options)
             self.optimum = load_optimum(env, **self.env_options)
             _check_sizes(self.eval_env, self.state_dim, self.action_dim)
         self.policy: Policy | None = None
@@ -115,7 +115,10 @@ class TrajectoryDataModule(LightningDataModule):
     @property
     def known_reward_fn(self) -> KnownReward | None:
         """The reward as a function of observation, action and next observation; None if it is not known."""
-        return KnownReward(self.eval_env) if self.eval_env is not None and KnownReward.is_known(self.eval_env) else None
+        if self.env_name is None:
+            return None
+        env = make_env(self.env_name, **self.env_options)  # in the precision of models
+        return KnownReward(env) if KnownReward.is_known(env) else None
 
     @property
     def known_step_fn(self) -> None:
@@ -141,7 +144,7 @@ class TrajectoryDataModule(LightningDataModule):
             )
         if self.env_name is not None and process_count() > 1:  # each has its share of an evaluation
             share = math.ceil(self.eval_episodes / process_count())
-            self.eval_env = make_env(self.env_name, share, **self.env_options)
+            self.eval_env = make_eval_env(self.env_name, share, **self.env_options)
         if stage != "fit" or self.buffer is not None:
             return
         if rank():

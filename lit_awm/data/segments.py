@@ -12,10 +12,10 @@ Segment = dict[str, Any]
 
 
 class Segments:
-    """The parts that are still in a buffer of ``capacity`` rows, each with its ``first`` row and its ``rows`` by name.
+    """The parts that are still in a buffer of ``capacity`` rows, each with its ``rank``, ``first`` row and ``rows``.
 
     None of them ever changes, so that a checkpoint needs to write the new ones only. With several processes each has
-    a buffer of its own. They collect as many rows at a time; rows are numbered through, those of the first process
+    a buffer of its own. All collect as many rows at a time; rows are numbered through, those of the first process
     before those of the second.
 
     Args:
@@ -35,7 +35,7 @@ class Segments:
         """Add the rows ``(N,)`` of one collection."""
         count = len(rows)
         first = self.collected * process_count() + rank() * count
-        self._own.append({"first": first, "rows": rows.flatten_keys(".").to_dict()})
+        self._own.append({"first": first, "rank": rank(), "rows": rows.flatten_keys(".").to_dict()})
         self.collected += count
         self._own = [segment for segment in self._own if self._is_in_use(segment)]
 
@@ -61,7 +61,7 @@ class Segments:
         """
         self.collected = collected
         self._everyones = list(segments) if process_count() > 1 and rank() == 0 else []
-        self._own = [each for each in segments if each["first"] // _count(each) % process_count() == rank()]
+        self._own = [segment for segment in segments if segment["rank"] == rank()]
         self._told = max((segment["first"] for segment in self._own), default=-1)
         return [(each, TensorDict(each["rows"], batch_size=_count(each)).unflatten_keys(".")) for each in self._own]
 
@@ -72,7 +72,7 @@ class Segments:
 
     def _first(self, segment: Segment) -> int:
         """Return the number of the first row among those of its process."""
-        return segment["first"] // (_count(segment) * process_count()) * _count(segment)
+        return (segment["first"] - segment["rank"] * _count(segment)) // process_count()
 
     def _is_in_use(self, segment: Segment) -> bool:
         """Tell whether not all rows have been overwritten."""

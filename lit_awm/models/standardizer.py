@@ -10,14 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-ROUNDING = 1e-5  # of the largest value, below which a difference in single precision may be rounding
+ROUNDING = 1e-5  # of the largest value of a sequence, below which a difference in single precision may be rounding
 LEAST_SHARE = 1e-8  # of the spread over all steps, that of a step counts as
+TAIL = 8  # a part of how many, at either end of the data, that is set aside where it would decide
+HEAVY = 3.0  # times the deviation of the rest, beyond which it would
 
 
 class Standardizer(nn.Module):
     """Shift and scale the last dimension to mean 0 and standard deviation 1 by statistics kept as buffers.
 
-    Until ``fit`` is called it changes nothing. A component that does not vary in the data keeps its scale.
+    Until ``fit`` is called it changes nothing. A component that does not vary in the data keeps its scale. Where a few
+    values far away would decide, such as those of an episode that diverges, they are set aside.
 
     Args:
         size: Size ``D`` of the last dimension.
@@ -36,8 +39,8 @@ class Standardizer(nn.Module):
     def fit(self, data: Tensor) -> None:
         """Take mean and standard deviation over all leading dimensions of ``(..., D)``."""
         rows = data.detach().reshape(-1, data.shape[-1]).double()
-        mean, std = rows.mean(0), rows.std(0, correction=0)
-        varies = std > 1e-6 * rows.abs().amax(0)
+        mean, std = robust_statistics(rows)
+        varies = std > 1e-6 * rows.abs().median(0).values
         self.mean.copy_(mean)
         self.scale.copy_(torch.where(varies, std, torch.ones_like(std)))
         self.is_fitted.fill_(True)
@@ -77,8 +80,8 @@ class DriftStandardizer(nn.Module):
         """Take the mean of each step, and the standard deviation from it, over sequences ``(B, H, D)``."""
         rows = data.detach().double()
         drift = (rows - rows[:, :1])[:, min(1, rows.shape[1] - 1) :]
-        mean, least = drift.mean(0), ROUNDING * rows.abs().amax((0, 1))
-        by_step = (drift - mean).square().mean(0).sqrt()
+        least = ROUNDING * typical_magnitude(rows)
+        mean, by_step = robust_statistics(drift)
         if not (
             by_step > least
         ).any():  # all sequences are the same, or there is but one: nothing is told about actions
@@ -99,3 +102,23 @@ class DriftStandardizer(nn.Module):
             if (loaded := state_dict.get(prefix + name)) is not None:  # of as many steps as there are
                 setattr(self, name, buffer.new_empty(loaded.shape))
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def typical_magnitude(sequences: Tensor) -> Tensor:
+    """Return the largest value in absolute terms ``(D,)`` of a typical one of the sequences ``(B, H, D)``."""
+    return sequences.abs().amax(1).median(0).values
+
+
+def robust_statistics(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation over the first dimension of ``(N, ...)``.
+
+    Where a few values far away would decide, both are those of the winsorised values: an eighth at either end counts
+    as the nearest of the rest. That is so where the standard deviation is more than three times what is left of it;
+    it is less than one and a half times for values that are uniform or normal.
+    """
+    mean, std = rows.mean(0), rows.std(0, correction=0)
+    tail, ordered = len(rows) // TAIL, rows.sort(0).values
+    kept = rows.clamp(ordered[tail], ordered[-1 - tail])
+    kept_std = kept.std(0, correction=0)
+    is_heavy = (std > HEAVY * kept_std) & (kept_std > 0)
+    return torch.where(is_heavy, kept.mean(0), mean), torch.where(is_heavy, kept_std, std)

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from lit_awm.models.standardizer import Standardizer
+from lit_awm.models.standardizer import Standardizer, typical_magnitude
 from lit_awm.models.world_model import RewardFn, WorldModel
 
 LEAST_DIFFERENCE = 1e-5  # of the largest state, below which a difference in single precision may be rounding
@@ -52,12 +52,18 @@ class StepwiseWorldModel(WorldModel):
         scaler = self.difference_scaler if self.predicts == "difference" else self.state_scaler
         return scaler.scale
 
+    def standard_targets(self, states: Tensor, next_states: Tensor) -> Tensor:
+        """Return what is to be predicted, ``(..., S)``, in standard units: a step's difference, or a state."""
+        if self.predicts == "difference":
+            return self.difference_scaler(next_states - states)
+        return super().standard_targets(states, next_states)
+
     def fit_statistics(self, states: Tensor, actions: Tensor, rewards: Tensor) -> None:
         """Estimate the standardisation from data, that of differences between the states of a sequence too."""
         super().fit_statistics(states, actions, rewards)
         if states.shape[1] > 1:
             self.difference_scaler.fit(states.diff(dim=1))
-            rounding = LEAST_DIFFERENCE * states.abs().flatten(0, 1).amax(0)
+            rounding = LEAST_DIFFERENCE * typical_magnitude(states)
             self.difference_scaler.scale.clamp_(min=rounding)
         else:  # no difference has been seen
             self.difference_scaler.scale.copy_(self.state_scaler.scale)

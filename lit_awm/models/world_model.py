@@ -71,6 +71,10 @@ class WorldModel(nn.Module, ABC):
         """What an error of a predicted state ``(S,)`` is measured in when the model is fitted."""
         return self.state_scaler.scale
 
+    def standard_targets(self, states: Tensor, next_states: Tensor) -> Tensor:
+        """Return what is to be predicted, ``(..., S)``, in standard units: how unusual it is."""
+        return self.state_scaler(next_states)
+
     @property
     def output_dim(self) -> int:
         """Size of what a head has to predict: the state and, unless it is known, the reward."""

@@ -15,14 +15,14 @@ from torch import Tensor
 from lit_awm.checks import check_at_least
 from lit_awm.distributed import OwnReduction, average_gradients, check_strategy, load_ranks, save_ranks
 from lit_awm.models import Policy, RewardFn, SimulatorWorldModel, StepFn, WorldModel
-from lit_awm.modules.candidates import Candidates
+from lit_awm.modules.candidates import Candidates, Champion
 from lit_awm.modules.latest_metrics import LatestMetrics
 from lit_awm.modules.optimization import gradient_norm, is_written, log_evaluation, prefixed
 from lit_awm.modules.policy import PolicyModule
 from lit_awm.modules.teacher import TeacherModule
 from lit_awm.modules.world_model import WorldModelModule
 
-METRICS_KEY, CANDIDATES_KEY = "latest_metrics", "candidates"  # in a checkpoint
+METRICS_KEY, CANDIDATES_KEY, CHAMPION_KEY = "latest_metrics", "candidates", "champion"  # in a checkpoint
 
 
 class AlternatingModule(LightningModule):
@@ -31,6 +31,8 @@ class AlternatingModule(LightningModule):
     The phase that a batch is tagged with decides which of the child modules takes a step; each can be fitted alone
     as well. Models come as factories, since their sizes are the environment's. Metrics are logged, the
     latest of all phases, in the batches in which the trainer writes (``log_every_n_steps``), and the last of an epoch.
+    Where the data module lets the policy try itself at the end of a pass (``trial``), the policy that has earned most
+    goes on.
 
     Args:
         state_dim: Size ``S`` of a state; the command line takes it from the data.
@@ -115,7 +117,7 @@ class AlternatingModule(LightningModule):
         self.optimized_phases = tuple(name for name, child in self._children().items() if child.trained_parameters())
         self.automatic_optimization = False
         self.judge = judge
-        self._candidates, self._last_phase = Candidates(), ""
+        self._candidates, self._champion, self._last_phase = Candidates(), Champion(), ""
         self._latest, self._reduction = LatestMetrics(), OwnReduction()
         self.register_buffer("model_updates", torch.tensor(0))
 
@@ -155,6 +157,7 @@ class AlternatingModule(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[METRICS_KEY] = self._latest.state_dict()
         checkpoint[CANDIDATES_KEY] = {"copies": self._candidates.state_dict(), "last_phase": self._last_phase}
+        checkpoint[CHAMPION_KEY] = self._champion.state_dict()
         save_ranks(self, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -162,6 +165,8 @@ class AlternatingModule(LightningModule):
         if (candidates := checkpoint.get(CANDIDATES_KEY)) is not None:
             self._candidates.load_state_dict(candidates["copies"])
             self._last_phase = candidates["last_phase"]
+        if (champion := checkpoint.get(CHAMPION_KEY)) is not None:
+            self._champion.load_state_dict(champion)
         load_ranks(self, checkpoint)
 
     def configure_optimizers(self) -> Any:
@@ -200,6 +205,7 @@ class AlternatingModule(LightningModule):
         elif phase == "policy":
             self.policy.after_update()
             metrics |= self._choose_policy(batch)
+            metrics |= self._try_policy()
         self._latest.update(phase, prefixed(phase, metrics))
         if is_written(self.trainer):
             self._latest.log(self, batch_size=len(batch))
@@ -220,6 +226,15 @@ class AlternatingModule(LightningModule):
         self.policy.forget()
         judge = partial(self._judge.judge, states, horizon, disagreement_weight=weight)
         return self._candidates.choose(self.policy.policy, judge)
+
+    def _try_policy(self) -> dict[str, Tensor]:
+        """Let the policy act in the real environment at the end of a pass, and go back to one that has earned more."""
+        try_policy = getattr(getattr(self.trainer, "datamodule", None), "try_policy", None)
+        earned = try_policy() if try_policy is not None and self.trainer.is_last_batch else None
+        if earned is None:
+            return {}
+        self.policy.forget()
+        return self._champion.meet(self.policy.policy, earned)
 
     def _update(
         self, optimizer: LightningOptimizer, child: WorldModelModule | PolicyModule, batch: TensorDict

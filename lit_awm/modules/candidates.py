@@ -1,8 +1,9 @@
-"""Of the policies that a pass has come by, the one that a judge thinks best."""
+"""The best of several policies: in the eyes of a judge, or in the real environment."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ class Candidates:
 
     def add(self, policy: Policy) -> None:
         """Keep a copy of the policy as it is."""
-        self._copies.append({name: value.detach().clone() for name, value in policy.named_parameters()})
+        self._copies.append(_copy(policy))
 
     @torch.no_grad()
     def choose(self, policy: Policy, judge: Callable[[Policy], Tensor]) -> dict[str, Tensor]:
@@ -61,6 +62,51 @@ class Candidates:
     def load_state_dict(self, copies: list[dict[str, Tensor]]) -> None:
         """Go on with the copies that ``state_dict`` returned."""
         self._copies = list(copies)
+
+
+class Champion:
+    """The policy that has earned most in the real environment.
+
+    A policy that was optimised in a model may do worse in the environment than the one that it comes from. What it did
+    there is then worth learning from, but it is the better one that goes on.
+
+    Attributes:
+        earned: What it has earned, a scalar; minus infinity before the first.
+    """
+
+    def __init__(self) -> None:
+        self.earned = torch.tensor(-torch.inf)
+        self._copy: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def meet(self, policy: Policy, earned: Tensor) -> dict[str, Tensor]:
+        """Make the policy the champion if it has earned as much, or else make it what the champion is.
+
+        Args:
+            policy: The policy.
+            earned: What it has earned, a scalar; with several processes their mean decides.
+
+        Returns:
+            What it has earned as ``trial_return``, and the champion as ``best_return``.
+        """
+        earned = gather(earned.reshape(1)).mean()
+        if earned >= self.earned.to(earned):
+            self._copy, self.earned = _copy(policy), earned
+        else:
+            _load(policy, self._copy)
+        return {"trial_return": earned, "best_return": self.earned}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the policy and what it has earned."""
+        return {"earned": self.earned, "copy": self._copy}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what ``state_dict`` returned."""
+        self.earned, self._copy = state_dict["earned"], state_dict["copy"]
+
+
+def _copy(policy: Policy) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in policy.named_parameters()}
 
 
 def _load(policy: Policy, copy: dict[str, Tensor]) -> None:

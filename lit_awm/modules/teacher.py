@@ -20,7 +20,8 @@ from lit_awm.modules.world_model import WorldModelModule
 
 LABELLED_AT_ONCE = 10  # batches of trajectories, since to label one takes nearly as long
 FOLLOWING = 0.75  # share of labelled trajectories that follow the policy
-FARTHEST = 20.0  # standard deviations from the mean of the data, beyond which a labelled trajectory is left out
+FAR = 10.0  # standard deviations from the mean of the data, beyond which a labelled trajectory is left out
+FARTHEST = 20.0  # and beyond which a policy is not judged
 
 
 class TeacherModule(WorldModelModule):
@@ -99,7 +100,7 @@ class TeacherModule(WorldModelModule):
         if disagreement_weight and isinstance(self.world_model, MarkovWorldModel):
             spread = self.world_model.disagreement(states[:, :-1], actions)
             returns = returns - disagreement_weight * spread.sum(dim=1)
-        return torch.where(self._is_near(states) & returns.isfinite(), returns, -torch.inf).mean()
+        return torch.where(self._is_near(states, FARTHEST) & returns.isfinite(), returns, -torch.inf).mean()
 
     def forget(self) -> None:
         """Drop what has been labelled; to be called when the teacher has changed."""
@@ -119,7 +120,7 @@ class TeacherModule(WorldModelModule):
             return (action + noise[:, step]).clamp(-1, 1)
 
         trajectories, actions, rewards = self._unroll(state, horizon, act)
-        fits = self._is_near(trajectories)
+        fits = self._is_near(trajectories, FAR)
         after = {"observation": trajectories[:, 1:], "reward": rewards.unsqueeze(-1)}
         rows = TensorDict({"observation": trajectories[:, :-1], "action": actions, "next": after})
         rows.batch_size = [count, horizon]
@@ -139,9 +140,9 @@ class TeacherModule(WorldModelModule):
             rewards.append(reward)
         return torch.stack(states, 1), torch.stack(actions, 1), torch.stack(rewards, 1)
 
-    def _is_near(self, trajectories: Tensor) -> Tensor:
+    def _is_near(self, trajectories: Tensor, limit: float) -> Tensor:
         """Tell which of the trajectories ``(B, H, S)`` stay where there are data, ``(B,)``."""
-        return (self.world_model.state_scaler(trajectories).abs() < FARTHEST).flatten(1).all(1)
+        return (self.world_model.state_scaler(trajectories).abs() < limit).flatten(1).all(1)
 
     def _draw_noise(self, count: int, horizon: int) -> Tensor:
         """Return noise ``(count, H, A)``, piecewise constant in time."""

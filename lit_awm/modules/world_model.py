@@ -15,6 +15,8 @@ from lit_awm.distributed import gather, shard
 from lit_awm.models import WorldModel
 from lit_awm.modules.optimization import build_optimizer, check_optimizer, default_optimizer, prefixed
 
+FAR = 10.0  # standard deviations from the mean, beyond which errors count relative to the distance
+
 
 class WorldModelModule(LightningModule):
     """Fit a world model to recorded trajectories by teacher forcing.
@@ -55,12 +57,14 @@ class WorldModelModule(LightningModule):
     def loss_and_metrics(self, batch: TensorDict) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the mean squared error, in units of what the model predicts, and its parts.
 
-        It is the mean over the members of an ensemble. A learned reward adds its own error; a clock, which is counted,
-        adds none.
+        It is the mean over the members of an ensemble. What is more than ten standard deviations from the mean counts
+        relative to that, so that an episode that diverges does not outweigh all others. A learned reward adds its own
+        error; a clock, which is counted, adds none.
         """
-        model = self.world_model
-        prediction = (self._compiled or model.members)(batch["observation"], batch["action"])
-        error = (prediction.state - batch["next", "observation"]) / model.error_scale
+        model, states, next_states = self.world_model, batch["observation"], batch["next", "observation"]
+        prediction = (self._compiled or model.members)(states, batch["action"])
+        distance = model.standard_targets(states, next_states).abs() / FAR
+        error = (prediction.state - next_states) / (model.error_scale * distance.clamp(min=1))
         if model.clock_step is not None:
             error = error[..., :-1]
         state_loss = error.square().mean()

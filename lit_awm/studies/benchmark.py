@@ -42,20 +42,31 @@ class Method(NamedTuple):
     Attributes:
         recipe: The recipe that it starts from.
         num_envs: Episodes that are collected between updates.
+        trials: Episodes without noise after the updates.
         family: Of world models that it puts into the recipe, or None.
         options: Further options of the recipe.
     """
 
     recipe: str
     num_envs: int
+    trials: int = 0
     family: str | None = None
     options: Sequence[str] = ()
+
+    def iterations(self, episodes: int) -> int:
+        """Return how many outer iterations there are in some real episodes: one at least."""
+        return max(1, (episodes - WARMUP + self.num_envs) // (self.num_envs + self.trials))
+
+    def collected(self, episodes: int) -> int:
+        """Return how many real episodes there are when as many as ``episodes`` are allowed."""
+        iterations = self.iterations(episodes)
+        return WARMUP + (iterations - 1) * self.num_envs + iterations * self.trials
 
 
 AGENTS = {"sac": Method("sac", 1), "online_dt": Method("online_dt", 1)}
 METHODS = {
-    **{family: Method("common", 4, family) for family in FAMILIES},
-    "actions_untaught": Method("common", 4, "actions", UNTAUGHT),  # no labelled trajectories, one turn an iteration
+    **{family: Method("common", 3, 1, family) for family in FAMILIES},
+    "actions_untaught": Method("common", 3, 1, "actions", UNTAUGHT),  # no labelled trajectories, one turn an iteration
     **AGENTS,
 }
 LOOKAHEAD = 20  # steps, of the reference that plans anew in every step, by the exact model
@@ -80,7 +91,7 @@ class Job(NamedTuple):
             length = f"--episode_length={self.episode_length}"
             return [*CLI, "oracle", self.system, length, f"--lookahead={LOOKAHEAD}", "--json"]
         method, folder = METHODS[self.method], self.folder(out)
-        iterations = 1 + max(0, episodes - WARMUP) // method.num_envs
+        iterations = method.iterations(episodes)
         words = [
             *("fit", f"--config={method.recipe}", "--resume", f"--seed_everything={self.seed}"),
             *(f"--data.env={self.system}", f"--data.episode_length={self.episode_length}"),
@@ -150,8 +161,13 @@ def run_whole_study(
 
 def round_down(env_steps: int) -> int:
     """Return as many episodes of 100 steps as every method can collect within some environment steps."""
-    largest = max(method.num_envs for method in METHODS.values())
-    return WARMUP + max(0, env_steps // STEPS - WARMUP) // largest * largest
+    least = WARMUP + max(method.trials for method in METHODS.values())
+    fitting = (
+        count
+        for count in range(env_steps // STEPS, least, -1)
+        if all(method.collected(count) == count for method in METHODS.values())
+    )
+    return next(fitting, least)
 
 
 def _versions() -> dict[str, str]:

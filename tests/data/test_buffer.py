@@ -14,7 +14,7 @@ from lit_awm.data import ExperienceDataModule
 from lit_awm.models import ActionsWorldModel, CausalTransformer
 from lit_awm.modules import WorldModelModule
 
-STEPS, CAPACITY = 20, 60  # in a round, and in the buffer
+CAPACITY = 50  # steps in the buffer, of which a round fills 20
 
 
 def fit(
@@ -80,11 +80,7 @@ def test_files_of_the_buffer_go_with_it(make_trainer: Callable[..., Trainer], tm
     assert not list((tmp_path / "buffer").iterdir())
 
 
-def test_disk_without_room_for_whole_rounds_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="capacity must be a multiple of num_envs times episode_length, 20, .* got 50"):
-        ExperienceDataModule(
-            "bear_populations", episode_length=10, num_envs=2, warmup_episodes=2, capacity=50, storage_dir=str(tmp_path)
-        )
+def test_a_disk_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="storage_dir"):
         ExperienceDataModule("bear_populations", storage_dir=str(tmp_path / "file"))

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lit_awm.data import EvaluationEpisodes, evaluate
+from lit_awm.data.evaluation import make_eval_env
 from lit_awm.envs import load_optimum, make_env
 from lit_awm.models import DeterministicPolicy
 
@@ -52,3 +53,13 @@ def test_an_evaluation_of_episodes_that_end_early_counts_the_first_of_each_insta
     scores = evaluate(env, Constant(1.0), None)
     assert scores["cost"].max() < 1e4 + 100
     assert scores["cost"].min() >= 1e4
+
+
+def test_a_small_share_of_a_large_cost_is_told_in_double_precision() -> None:
+    optimum = load_optimum("glucose")
+    assert optimum is not None
+    low, high = make_env("glucose").control_bounds.tolist()[0]
+    policy = Constant(2 * (optimum.constant_control[0] - low) / (high - low) - 1)
+    scores = evaluate(make_eval_env("glucose", 1), policy, optimum)
+    assert scores["gap"].item() == pytest.approx(1, abs=1e-5)
+    assert make_eval_env("glucose", 1, dtype=torch.float32).reset()["observation"].dtype == torch.float32

@@ -64,3 +64,32 @@ def test_statistics_of_any_length_are_loaded() -> None:
     fresh.load_state_dict(fitted.state_dict())
     steps = torch.arange(1, 9)
     assert torch.equal(fresh.inverse(torch.ones(8, 2), steps), fitted.inverse(torch.ones(8, 2), steps))
+
+
+def test_a_few_values_far_away_do_not_decide() -> None:
+    data = torch.randn(1000, 2).double()
+    data[::50] *= torch.tensor([1000.0, 1.0])  # one in fifty, of the first component
+    standardizer = Standardizer(2).double()
+    standardizer.fit(data)
+    assert 0.7 < standardizer.scale[0] < 1
+    assert standardizer.mean[0].abs() < 0.1
+    torch.testing.assert_close(standardizer.scale[1], data[:, 1].std(correction=0))  # nor is anything set aside
+
+
+def test_an_episode_that_diverges_does_not_decide_about_drifts() -> None:
+    rows = torch.randn(16, 5, 1).cumsum(1)
+    diverging = rows.clone()
+    diverging[3] *= torch.tensor([1.0, 1.0, 1.0, 1e3, 1e6]).view(5, 1)
+    scaler, other = DriftStandardizer(1), DriftStandardizer(1)
+    scaler.fit(diverging)
+    other.fit(rows)
+    torch.testing.assert_close(scaler.scale, other.scale, rtol=0.6, atol=0)
+    assert (scaler.mean - other.mean).abs().max() < other.spread
+
+
+def test_values_that_seldom_change_keep_their_deviation() -> None:
+    data = torch.zeros(100, 1)
+    data[:3] = 5.0
+    standardizer = Standardizer(1)
+    standardizer.fit(data)
+    torch.testing.assert_close(standardizer.scale, data.std(0, correction=0))

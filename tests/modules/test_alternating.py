@@ -199,3 +199,35 @@ def test_a_scheduler_that_waits_for_a_plateau_is_refused(make_trainer: Callable[
 def test_bad_arguments_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make_module(make_data(), **options)
+
+
+class Trials(Callback):
+    """Record what was tried, and what the policy does in the same environment after it."""
+
+    def __init__(self) -> None:
+        self.tried: list[tuple[float, float]] = []
+        self.costs: list[float] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        if trainer.is_last_batch:
+            metrics = trainer.callback_metrics
+            self.tried.append((metrics["policy/trial_return"].item(), metrics["policy/best_return"].item()))
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        self.costs.append(trainer.callback_metrics["eval/cost"].item())
+
+
+def test_a_pass_ends_with_a_trial_that_counts_and_with_the_policy_that_has_earned_most(
+    make_trainer: Callable[..., Trainer],
+) -> None:
+    data, trials = make_data(trial=True), Trials()
+    module = make_module(data, known_reward=True, gradient_clip_val=None)
+    module.policy.optimizer = partial(torch.optim.SGD, lr=1.0)  # so that it may get worse
+    make_trainer(max_epochs=6, num_sanity_val_steps=0, callbacks=[trials]).fit(module, data)
+    assert data.env_steps == (4 + 5 * 2 + 6) * 10
+    assert data.buffer is not None
+    assert len(data.buffer) == data.env_steps
+    tried, best = zip(*trials.tried, strict=True)
+    assert list(best) == [max(tried[: count + 1]) for count in range(6)]
+    assert [-cost for cost in trials.costs] == pytest.approx(best, rel=1e-5)
+    assert len(data.buffer[:]["collector", "traj_ids"].unique_consecutive()) == 4 + 5 * 2 + 6

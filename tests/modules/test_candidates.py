@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lit_awm.models import DeterministicPolicy, MarkovWorldModel, Policy
-from lit_awm.modules.candidates import Candidates
+from lit_awm.modules.candidates import Candidates, Champion
 from lit_awm.modules.teacher import FARTHEST, TeacherModule
 
 
@@ -55,6 +55,24 @@ def test_copies_come_back_from_a_checkpoint() -> None:
     set_bias(policy, 7.0)
     restored.choose(policy, judge)
     assert all(parameter.eq(1.0).all() for parameter in policy.parameters())
+
+
+def test_a_policy_that_earns_less_gives_way_to_the_champion_and_one_that_earns_as_much_becomes_it() -> None:
+    policy, champion = make_policy(0.0), Champion()
+    for bias, earned, kept, best in ((1.0, -5.0, 1.0, -5.0), (2.0, -6.0, 1.0, -5.0), (3.0, -5.0, 3.0, -5.0)):
+        set_bias(policy, bias)
+        told = champion.meet(policy, torch.tensor(earned))
+        assert all(parameter.eq(kept).all() for parameter in policy.parameters())
+        assert (told["trial_return"].item(), told["best_return"].item()) == (earned, best)
+    restored = Champion()
+    restored.load_state_dict(champion.state_dict())
+    restored.meet(set_and_return(policy, 9.0), torch.tensor(-7.0))
+    assert all(parameter.eq(3.0).all() for parameter in policy.parameters())
+
+
+def set_and_return(policy: Policy, bias: float) -> Policy:
+    set_bias(policy, bias)
+    return policy
 
 
 class Mover(MarkovWorldModel):

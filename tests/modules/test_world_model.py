@@ -9,7 +9,7 @@ from tensordict import TensorDict
 from torch.utils.data import DataLoader
 
 from lit_awm.data import ExperienceDataModule
-from lit_awm.models import ActionsWorldModel, CausalTransformer
+from lit_awm.models import ActionsWorldModel, CausalTransformer, MarkovWorldModel, WorldModel
 from lit_awm.modules import WorldModelModule
 
 
@@ -68,6 +68,19 @@ def test_the_loss_is_the_error_in_standard_units() -> None:
     errors = moved - moved.mean(0)
     expected = (errors / errors.square().mean((0, 1)).sqrt()).square().mean() + 1.0
     torch.testing.assert_close(module.loss(data), expected, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("family", [MarkovWorldModel, ActionsWorldModel])
+def test_what_is_far_away_counts_relative_to_its_distance(family: type[WorldModel]) -> None:
+    model = family(2, 2)
+    batch = trajectories(batch=1).clone()
+    model.fit_statistics(torch.randn(50, 9, 2), torch.randn(50, 8, 2), torch.randn(50, 8))
+    far = 1000 * model.state_scaler.scale
+    batch["observation"][:] = 0
+    batch["next", "observation"][:] = far
+    with torch.no_grad():
+        _, metrics = WorldModelModule(model).loss_and_metrics(batch)
+    assert 50 < metrics["state_loss"] < 500  # ten deviations, wherever it is
 
 
 def test_a_known_reward_and_a_clock_are_not_learned() -> None:

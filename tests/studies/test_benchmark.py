@@ -38,7 +38,8 @@ def test_every_method_has_the_same_number_of_episodes() -> None:
     for name, method in METHODS.items():
         command = Job(name, "harvest", 200, 3).command(Path("x"), round_down(5000))
         words = dict(word.split("=", 1) for word in command if "=" in word)
-        assert 12 + method.num_envs * (int(words["--trainer.max_epochs"]) - 1) == 48
+        iterations = int(words["--trainer.max_epochs"])
+        assert 12 + method.num_envs * (iterations - 1) + method.trials * iterations == 49
         assert (words["--data.episode_length"], words["--seed_everything"]) == ("200", "3")
 
 
@@ -56,7 +57,7 @@ def test_a_study_runs_each_job_once_and_goes_on_with_the_rest(capsys: pytest.Cap
     assert output.read_bytes() == said
     assert [row["method"] for row in rows] == ["markov", "sac"]
     assert rows[1] == first[0]
-    assert rows[1]["env_steps"] == 160
+    assert rows[1]["env_steps"] == 130
     assert rows[1]["peak_memory_mb"] > 100
     with Path("runs/study/results.csv").open(newline="") as file:
         assert [row["method"] for row in csv.DictReader(file)] == ["markov", "sac"]
@@ -78,7 +79,7 @@ def test_runs_of_other_settings_are_not_mixed(capsys: pytest.CaptureFixture[str]
     assert main([*COMMAND, *options, *TINY]) == 0
     with pytest.raises(SystemExit, match="out must be a new folder for other settings.*agent_updates=1.*before"):
         main([*COMMAND, *options, "--data.agent_updates=2"])
-    with pytest.raises(SystemExit, match="episodes 16 before, 20 now"):
+    with pytest.raises(SystemExit, match="episodes 13 before, 17 now"):
         main([*COMMAND, *options, *TINY, "--env-steps", "2000"])
 
 
@@ -159,7 +160,7 @@ def test_a_table_has_the_median_over_seeds_with_the_range() -> None:
         (["--methods", "random", "--data.env_options={dt: 0.1}"], "methods must not hold random"),
         (["--lengths", "10,x"], "lengths must be whole numbers from 1 on, with commas between them, got '10,x'"),
         (["--seeds", "0"], "seeds must be at least 1, got 0"),
-        (["--env-steps", "100"], "env_steps must be at least 1600, got 100"),
+        (["--env-steps", "100"], "env_steps must be at least 1300, got 100"),
         (["--data.num_envs", "3"], "must be written as --name=value, got --data.num_envs"),
     ],
 )
