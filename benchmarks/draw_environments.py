@@ -13,7 +13,7 @@ from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from tqdm import tqdm
 
-from lit_awm.callbacks.trajectory_figure import draw_trajectory
+from lit_awm.analysis.trajectories import draw_trajectory
 from lit_awm.data.exploration import Exploration
 from lit_awm.envs import SYSTEMS, load_optimum, make_env
 

@@ -16,6 +16,7 @@ COMMANDS = {  # and the module of lit_awm.commands that runs them
     "evaluate": "evaluate",
     "doctor": "doctor",
     "export": "export",
+    "play": "play",
     "collect": "collect",
     "report": "report",
     "study": "study",
@@ -34,6 +35,7 @@ commands:
   fit        fit a world model and optimise a policy in it, by a recipe
   validate   score a checkpoint (--ckpt_path) in the real environment, by a recipe
   evaluate   score a checkpoint by the recipe that it was made with
+  play       watch a policy: write an animation of what it does
   doctor     tell versions, devices and, for a recipe, whether it can run here, its memory and time
   collect    record what a policy does, for other programs or to learn from later
   report     make one page of learning curves, scores and statistics about runs

@@ -6,8 +6,10 @@ import csv
 import importlib.util
 import json
 import re
+import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ import pytest
 import torch
 import wandb
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from wandb.proto.wandb_internal_pb2 import Record
 
 from lit_awm.analysis.shooting import Shooting
 from lit_awm.checkpoints import ResumableCSVLogger
@@ -390,13 +394,46 @@ def test_a_recipe_runs_on_a_gpu() -> None:
     assert next(iter(checkpoint["state_dict"].values())).is_cuda
 
 
-@pytest.mark.parametrize("logger", ["WandbLogger", "TensorBoardLogger"])
-def test_other_loggers_take_one_line(logger: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_without_a_network_has_metrics_recipe_figures_and_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
-    options = ["--trainer.logger", logger, "--trainer.logger.save_dir", "logs"]
+    wandb.finish()  # a run of another test in this process
+    options = ["--trainer.logger", "WandbLogger", "--trainer.logger.save_dir", "logs"]
+    options += ["--trainer.logger.log_model", "true", "--trainer.log_every_n_steps", "1"]
     assert run("fit", "--config", "bear_populations", *SMALL, *options) == 0
-    pattern = {"WandbLogger": "*.wandb", "TensorBoardLogger": "events.out.tfevents*"}[logger]
-    assert list(Path("logs").rglob(pattern))
+    wandb.finish()
+    (session,) = Path("logs/wandb").glob("offline-run-*")
+    assert list((session / "files" / "media" / "images").glob("trajectory_*.png"))
+    records = list(wandb_records(session))
+    keys = {item.nested_key[0] for each in records for item in each.history.item}
+    assert {"eval/cost", "policy/return", "world_model/loss", "env_steps", "trajectory"} <= keys
+    configured = {item.key: item.value_json for each in records for item in each.config.update}
+    configured |= {item.key: item.value_json for each in records for item in each.run.config.update}
+    assert "bear_populations" in configured["config"]
+    assert any(each.artifact.type == "model" for each in records)
+
+
+def wandb_records(session: Path) -> Iterator[Record]:
+    """Return what a run without network has written down to be sent later: protocol buffers in LevelDB's log format."""
+    data, position, parts = next(session.glob("*.wandb")).read_bytes(), 7, b""  # after the file's own header
+    while position + 7 <= len(data):
+        if 2**15 - position % 2**15 < 7:  # the end of a block, too short for a header
+            position += 2**15 - position % 2**15
+            continue
+        length, kind = struct.unpack("<HB", data[position + 4 : position + 7])
+        parts += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield Record.FromString(parts)
+            parts = b""
+
+
+def test_tensorboard_takes_one_line_and_shows_figures() -> None:
+    options = ["--trainer.logger", "TensorBoardLogger", "--trainer.logger.save_dir", "logs"]
+    assert run("fit", "--config", "bear_populations", *SMALL, *options) == 0
+    (file,) = Path("logs").rglob("events.out.tfevents*")
+    events = EventAccumulator(str(file)).Reload()
+    assert "trajectory" in events.Tags()["images"]
+    assert "eval/cost" in events.Tags()["scalars"]
 
 
 def test_progress_and_checkpoints_can_be_switched_off(capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,6 @@
 """Data for world models and policies."""
 
-from lit_awm.data.evaluation import SCORES, EvaluationEpisodes, evaluate
+from lit_awm.data.evaluation import SCORES, EvaluationEpisodes, evaluate, make_eval_env
 from lit_awm.data.experience import EVALUATION_SEED, ExperienceDataModule
 from lit_awm.data.offline import TrajectoryDataModule
 
@@ -11,4 +11,5 @@ __all__ = [
     "ExperienceDataModule",
     "TrajectoryDataModule",
     "evaluate",
+    "make_eval_env",
 ]

@@ -31,8 +31,21 @@ def make_eval_env(name: str, count: int, **options: Any) -> TransformedEnv:
 
 
 @torch.no_grad()
-def evaluate(env: TransformedEnv, policy: Policy, optimum: Optimum | None, seed: int = 0) -> TensorDict:
+def evaluate(
+    env: TransformedEnv,
+    policy: Policy,
+    optimum: Optimum | None,
+    seed: int = 0,
+    watch: Callable[..., object] | None = None,
+) -> TensorDict:
     """Let the policy act, without noise, for one episode in each of the environment's instances.
+
+    Args:
+        env: The environment.
+        policy: The policy.
+        optimum: What to compare the cost with, if known.
+        seed: Seed of the environment.
+        watch: Called after every step, see the ``callback`` of TorchRL's ``EnvBase.rollout``.
 
     Returns:
         One row per episode: ``episode`` holds its steps, ``return`` and ``cost`` are undiscounted sums, ``regret`` and
@@ -40,7 +53,7 @@ def evaluate(env: TransformedEnv, policy: Policy, optimum: Optimum | None, seed:
     """
     env.set_seed(seed)
     actor = TensorDictModule(partial(act, policy), in_keys=list(STEP), out_keys=["action"])
-    episode = tell_rewards(env).rollout(env.episode_length, actor, break_when_any_done=False)
+    episode = tell_rewards(env).rollout(env.episode_length, actor, watch, break_when_any_done=False)
     done = episode["next", "done"]
     is_first_episode = done.cumsum(1) - done.int() == 0  # an instance whose episode ends early begins another one
     returns = (episode["next", "reward"] * is_first_episode).sum(dim=(1, 2))

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
+from PIL import Image
 from torchrl.data import Bounded
 from torchrl.envs import (
     ActionScaling,
@@ -46,6 +47,39 @@ class SimulatorEnv(TransformedEnv):
         """Let every simulation begin its next episode as it did after ``random_states`` had been asked for."""
         for env, state in zip(self.base_env._envs, states, strict=True):
             _generator(env).state = json.loads(state)
+
+
+class Camera:
+    """Takes pictures of a simulation, as its package draws it, after every step.
+
+    Args:
+        env: The environment, of whose simulations the first one is drawn; a task of Gymnasium has to be made with the
+            option ``render_mode="rgb_array"``.
+
+    Attributes:
+        images: The pictures so far.
+        problem: Why there are none, where this machine cannot draw; empty otherwise.
+    """
+
+    def __init__(self, env: SimulatorEnv) -> None:
+        self.env = env
+        self.images: list[Image.Image] = []
+        self.problem = ""
+
+    def __call__(self, *_: Any) -> None:
+        """Take a picture."""
+        if self.problem:
+            return
+        simulation = self.env.base_env._envs[0]
+        try:
+            is_gym = isinstance(simulation, GymEnv)
+            pixels = simulation._env.render() if is_gym else simulation._env.physics.render(240, 320, camera_id=0)
+            self.images.append(Image.fromarray(pixels))
+        except Exception as error:  # every package and every graphics driver has errors of its own
+            self.problem = (
+                f"{type(error).__name__}: {error}. Tasks of MuJoCo are drawn with MUJOCO_GL=egl or MUJOCO_GL=osmesa in "
+                "the environment where there is no display."
+            )
 
 
 def _generator(env: EnvBase) -> Any:

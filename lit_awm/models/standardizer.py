@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 ROUNDING = 1e-5  # of the largest value of a sequence, below which a difference in single precision may be rounding
 LEAST_SHARE = 1e-8  # of the spread over all steps, that of a step counts as
-TAIL = 8  # a part of how many, at either end of the data, that is set aside where it would decide
+TAIL = 8  # one in how many sequences is set aside where it would decide
 HEAVY = 3.0  # times the deviation of the rest, beyond which it would
 
 
@@ -20,7 +20,7 @@ class Standardizer(nn.Module):
     """Shift and scale the last dimension to mean 0 and standard deviation 1 by statistics kept as buffers.
 
     Until ``fit`` is called it changes nothing. A component that does not vary in the data keeps its scale. Where a few
-    values far away would decide, such as those of an episode that diverges, they are set aside.
+    sequences far away would decide, such as an episode that diverges, they are set aside.
 
     Args:
         size: Size ``D`` of the last dimension.
@@ -37,9 +37,10 @@ class Standardizer(nn.Module):
         self.register_buffer("is_fitted", torch.tensor(False))
 
     def fit(self, data: Tensor) -> None:
-        """Take mean and standard deviation over all leading dimensions of ``(..., D)``."""
-        rows = data.detach().reshape(-1, data.shape[-1]).double()
-        mean, std = robust_statistics(rows)
+        """Take mean and standard deviation over sequences ``(B, ..., D)``."""
+        sequences = data.detach().reshape(len(data), -1, data.shape[-1]).double()
+        rows = set_aside(sequences, sequences.flatten(0, 1).median(0).values).flatten(0, 1)
+        mean, std = rows.mean(0), rows.std(0, correction=0)
         varies = std > 1e-6 * rows.abs().median(0).values
         self.mean.copy_(mean)
         self.scale.copy_(torch.where(varies, std, torch.ones_like(std)))
@@ -81,7 +82,9 @@ class DriftStandardizer(nn.Module):
         rows = data.detach().double()
         drift = (rows - rows[:, :1])[:, min(1, rows.shape[1] - 1) :]
         least = ROUNDING * typical_magnitude(rows)
-        mean, by_step = robust_statistics(drift)
+        drift = set_aside(drift, drift.median(0).values)
+        mean = drift.mean(0)
+        by_step = (drift - mean).square().mean(0).sqrt()
         if not (
             by_step > least
         ).any():  # all sequences are the same, or there is but one: nothing is told about actions
@@ -109,16 +112,18 @@ def typical_magnitude(sequences: Tensor) -> Tensor:
     return sequences.abs().amax(1).median(0).values
 
 
-def robust_statistics(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation over the first dimension of ``(N, ...)``.
+def set_aside(sequences: Tensor, centre: Tensor) -> Tensor:
+    """Return sequences ``(B, H, D)`` without what a few of them would decide by being far away.
 
-    Where a few values far away would decide, both are those of the winsorised values: an eighth at either end counts
-    as the nearest of the rest. That is so where the standard deviation is more than three times what is left of it;
-    it is less than one and a half times for values that are uniform or normal.
+    Where values further from the centre than seven eighths of the sequences ever are make the deviation from it more
+    than three times as large, they count as being as far as these.
+
+    Args:
+        sequences: ``(B, H, D)``.
+        centre: Whatever distances are measured from, ``(D,)`` or ``(H, D)``.
     """
-    mean, std = rows.mean(0), rows.std(0, correction=0)
-    tail, ordered = len(rows) // TAIL, rows.sort(0).values
-    kept = rows.clamp(ordered[tail], ordered[-1 - tail])
-    kept_std = kept.std(0, correction=0)
-    is_heavy = (std > HEAVY * kept_std) & (kept_std > 0)
-    return torch.where(is_heavy, kept.mean(0), mean), torch.where(is_heavy, kept_std, std)
+    distance = sequences - centre
+    limit = distance.abs().amax(1).sort(0).values[-1 - len(sequences) // TAIL]
+    kept = distance.clamp(-limit, limit)
+    size, kept_size = (each.square().mean((0, 1)).sqrt() for each in (distance, kept))
+    return torch.where((size > HEAVY * kept_size) & (kept_size > 0), centre + kept, sequences)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lit_awm.callbacks.trajectory_figure import draw_trajectory
+from lit_awm.analysis.trajectories import draw_trajectory
 from lit_awm.data import evaluate
 from lit_awm.envs import SYSTEMS, load_optimum, make_env
 from lit_awm.models import DeterministicPolicy
