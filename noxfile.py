@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -10,6 +11,7 @@ import nox
 
 nox.options.sessions = ["lint", "types", "docs", "tests", "package"]
 nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_missing_interpreters = False  # of `versions`
 CONSTRAINTS = "--constraint=constraints.txt"
 
 
@@ -23,6 +25,25 @@ def tests(session: nox.Session) -> None:
     """Run the unit tests and the examples in the docstrings."""
     install(session, "test")
     session.run("python", "-m", "pytest", "-n", "auto", "--doctest-modules", "tests", "lit_awm", *session.posargs)
+
+
+@nox.session(python=["3.10", "3.11", "3.12", "3.13"])
+def versions(session: nox.Session) -> None:
+    """Run the unit tests on every version of Python that is installed; `-- tests/models` runs some of them."""
+    install(session, "test")
+    session.run("python", "-m", "pytest", "-n", "auto", *(session.posargs or ["tests"]))
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """Run the unit tests with the lowest versions that are allowed of all dependencies but PyTorch."""
+    project = nox.project.load_toml("pyproject.toml")["project"]
+    pins = [re.sub(r">=([\w.]+).*", r"==\1", each.partition(";")[0]) for each in project["dependencies"]]
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
+        torch = [line for line in Path("constraints.txt").read_text().splitlines() if line.startswith("torch==")]
+        print(*torch, *(pin for pin in pins if not pin.startswith("torch=")), sep="\n", file=constraints, flush=True)
+        session.install("--constraint", constraints.name, "--editable", ".[test]")
+    session.run("python", "-m", "pytest", "-n", "auto", *(session.posargs or ["tests"]))
 
 
 @nox.session

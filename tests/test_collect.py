@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lit_awm.cli import main
-from lit_awm.data.formats import read_rows
+from lit_awm.data.formats import read_rows, to_trajectories
 
 SHORT = [f"--data.{phase}_updates=3" for phase in ("teacher", "world_model", "policy")]
 
@@ -57,7 +57,7 @@ def test_what_a_policy_does_is_recorded(
     [
         (["--episodes", "0", "--out", "a.csv"], "episodes must be at least 1, got 0"),
         (["--noise", "-1", "--out", "a.csv"], "noise must be at least 0, got -1.0"),
-        (["--out", "a.txt"], "out must end in .npz, .h5, .hdf5, .csv, .parquet, got 'a.txt'"),
+        (["--out", "a.txt"], "out must end in .npz, .h5, .hdf5, .csv, .parquet, or be minari:NAME, got 'a.txt'"),
         (["--policy", "none.ckpt", "--out", "a.csv"], "checkpoint must be a file, got 'none.ckpt'"),
         (
             ["--policy", "none.ckpt", "--config", "harvest", "--out", "a.csv"],
@@ -69,3 +69,27 @@ def test_mistakes_are_told(words: list[str], message: str, capsys: pytest.Captur
     with pytest.raises(SystemExit):
         main(["collect", *words])
     assert message in capsys.readouterr().err
+
+
+def test_a_dataset_of_minari_is_written_and_learned_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    minari = pytest.importorskip("minari")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "datasets"))
+    task = ["--config", "bioreactor", "--data.episode_length", "20", "--episodes", "3", "--json"]
+    collect = ["collect", *task, "--out", "minari:mine/bioreactor-v0"]
+    assert main(collect) == 0
+    told = json.loads(capsys.readouterr().out)
+    dataset = minari.load_dataset("mine/bioreactor-v0")
+    assert [len(episode.actions) for episode in dataset.iterate_episodes()] == [20, 20, 20]
+    assert sum(float(episode.rewards.sum()) for episode in dataset) / 3 == pytest.approx(told["return"], rel=1e-5)
+    assert main(["collect", *task, "--out", "same.npz"]) == 0
+    rows, same = read_rows("minari:mine/bioreactor-v0"), read_rows("same.npz")
+    assert (to_trajectories(rows) == to_trajectories(same)).all()
+    with pytest.raises(SystemExit):
+        main(collect)
+    assert "out must name a new dataset, got 'mine/bioreactor-v0'" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(SystemExit):
+        main(["collect", *task, "--out", "minari:no name"])
+    assert "out must be minari: and a name such as mine/harvest-v0" in " ".join(capsys.readouterr().err.split())

@@ -19,6 +19,7 @@ from lit_awm.data import ExperienceDataModule
 from lit_awm.data.collectors import EpisodeCollector
 from lit_awm.data.exploration import Exploration
 from lit_awm.data.formats import WRITERS, check_format, write_rows
+from lit_awm.data.minari_datasets import MINARI
 from lit_awm.envs import make_env
 from lit_awm.envs.control import ControlEnv
 from lit_awm.models import Policy
@@ -39,7 +40,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--episodes", type=int, default=100, help="how many (default: 100)")
     parser.add_argument("--noise", type=float, default=0.0, help="standard deviation of noise on a policy's actions")
     parser.add_argument("--seed", type=int, default=0, help="seed of the environment and the actions (default: 0)")
-    parser.add_argument("--out", type=Path, required=True, help=f"file to write, ending in {', '.join(WRITERS)}")
+    parser.add_argument(
+        "--out", type=Path, required=True, help=f"file to write, ending in {', '.join(WRITERS)}, or minari:NAME"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options, recipe = parser.parse_known_args(arguments)
     try:
@@ -61,7 +64,8 @@ def collect(options: argparse.Namespace, recipe: list[str]) -> dict[str, object]
     if options.noise < 0:
         raise ValueError(f"noise must be at least 0, got {options.noise}.")
     check_format(options.out)
-    check_writable(options.out.parent, "out")
+    if not str(options.out).startswith(MINARI):
+        check_writable(options.out.parent, "out")
     data, policy = _prepare(options.policy, recipe)
     exploration = Exploration(policy, data.action_dim, options.noise, data.mean_hold)
     exploration.at_random.fill_(policy is None)
@@ -78,8 +82,7 @@ def collect(options: argparse.Namespace, recipe: list[str]) -> dict[str, object]
     rounds = math.ceil(options.episodes / env.batch_size[0])
     parts = [collector.collect(0) for _ in tqdm(range(rounds), unit="round", disable=options.json or rounds == 1)]
     steps, ends = _first_episodes(torch.cat([part.clone() for part in parts]), options.episodes)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_rows(options.out, steps)
+    write_rows(options.out, steps, data.env.name)
     return {
         "env": data.env.name,
         "episodes": ends,

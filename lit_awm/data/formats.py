@@ -20,10 +20,10 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 
 from lit_awm.checks import did_you_mean
+from lit_awm.data.minari_datasets import MINARI, check_minari, read_minari, write_minari
 
 NEEDED = ("observation", "action", "reward")
 FIELDS = (*NEEDED, "next_observation", "terminated", "truncated", "episode")
-MINARI = "minari:"
 Columns = Mapping[str, str | Sequence[str]]
 Table = dict[str, np.ndarray[Any, Any]]
 
@@ -43,7 +43,7 @@ def read_rows(path: str, columns: Columns | None = None) -> dict[str, Tensor]:
     if columns and (path.startswith(MINARI) or Path(path).is_dir()):
         raise ValueError(f"columns must be left out for {path!r}, whose fields have names of their own.")
     if path.startswith(MINARI):
-        return _read_minari(path.removeprefix(MINARI))
+        return _check(read_minari(path.removeprefix(MINARI)), path)
     file = Path(path)
     if not file.exists():
         raise ValueError(f"path must be a file, a folder, or minari:NAME, got {path!r}, which is not there.")
@@ -152,19 +152,22 @@ def to_trajectories(rows: dict[str, Tensor]) -> TensorDict:
 
 
 def check_format(path: Path) -> None:
-    """Reject a file that cannot be written, before there is anything to write.
+    """Reject a file, or ``minari:NAME``, that cannot be written, before there is anything to write.
 
     Raises:
-        ValueError: If the format is not known, or a package that it needs is not there.
+        ValueError: If the format is not known, a package that it needs is not there, or the dataset is.
     """
+    if str(path).startswith(MINARI):
+        check_minari(str(path).removeprefix(MINARI))
+        return
     if path.suffix not in WRITERS:
-        raise ValueError(f"out must end in {', '.join(WRITERS)}, got {str(path)!r}.")
+        raise ValueError(f"out must end in {', '.join(WRITERS)}, or be {MINARI}NAME, got {str(path)!r}.")
     if path.suffix in PACKAGES:
         _import(PACKAGES[path.suffix], f"write {path.suffix}")
 
 
-def write_rows(path: Path, steps: TensorDictBase) -> None:
-    """Write the steps ``(N,)`` of whole episodes in the format that the ending of the name tells.
+def write_rows(path: Path, steps: TensorDictBase, env: str = "") -> None:
+    """Write the steps ``(N,)`` of whole episodes, recorded in ``env``, in the format that the name tells.
 
     Raises:
         ValueError: If that cannot be written, see :func:`check_format`.
@@ -179,7 +182,12 @@ def write_rows(path: Path, steps: TensorDictBase) -> None:
         "truncated": steps["next", "done"] & ~steps["next", "terminated"],
         "episode": steps["collector", "traj_ids"].unsqueeze(-1),
     }
-    WRITERS[path.suffix](path, {name: value.cpu().numpy() for name, value in rows.items()})
+    table = {name: value.cpu().numpy() for name, value in rows.items()}
+    if str(path).startswith(MINARI):
+        write_minari(str(path).removeprefix(MINARI), table, env)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    WRITERS[path.suffix](path, table)
 
 
 # -- Formats ----------------------------------------------------------------------------------------------------------
@@ -229,22 +237,6 @@ def _read_memmap(folder: Path) -> dict[str, Tensor]:
     if missing := [field for field in NEEDED if field not in rows]:
         raise ValueError(f"{folder} must have {names[missing[0]]!r}, got {', '.join(map(str, present))}.")
     return _check({name: value.reshape(len(value), -1) for name, value in rows.items()}, str(folder))
-
-
-def _read_minari(name: str) -> dict[str, Tensor]:
-    minari = _import("minari", "read Minari's datasets")
-    parts: dict[str, list[Tensor]] = {field: [] for field in FIELDS}
-    for number, episode in enumerate(minari.load_dataset(name, download=True).iterate_episodes()):
-        observations = torch.as_tensor(np.asarray(episode.observations))
-        length = len(episode.actions)
-        parts["observation"].append(observations[:-1].reshape(length, -1))
-        parts["next_observation"].append(observations[1:].reshape(length, -1))
-        parts["action"].append(torch.as_tensor(np.asarray(episode.actions)).reshape(length, -1))
-        parts["reward"].append(torch.as_tensor(np.asarray(episode.rewards)).reshape(length, 1))
-        parts["terminated"].append(torch.as_tensor(np.asarray(episode.terminations)).reshape(length, 1))
-        parts["truncated"].append(torch.as_tensor(np.asarray(episode.truncations)).reshape(length, 1))
-        parts["episode"].append(torch.full((length, 1), number))
-    return _check({field: torch.cat(values) for field, values in parts.items()}, MINARI + name)
 
 
 def _write_npz(file: Path, table: Table) -> None:
