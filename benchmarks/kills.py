@@ -29,7 +29,8 @@ import torch
 from tqdm import tqdm
 
 COMMAND = """lit-awm fit --config cancer_treatment --resume
-    --data.episode_length 20 --data.warmup_episodes 4 --data.world_model_updates 15 --data.policy_updates 25
+    --data.episode_length 20 --data.warmup_episodes 3 --data.teacher_updates 20 --data.world_model_updates 15
+    --data.policy_updates 25
     --model.world_model.backbone.hidden_dim 16 --model.policy.hidden_dim 16 --trainer.log_every_n_steps 3"""
 MOMENTS = ("starting", "writing a checkpoint", "collecting", "updating", "asked by SIGTERM", "asked by SIGINT")
 LONGEST_WAIT = 120.0  # seconds for a moment to come

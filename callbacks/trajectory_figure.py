@@ -34,7 +34,7 @@ class TrajectoryFigure(Callback):
         check_count(0, every=every)
         self.every = every
         self._evaluation: TensorDict | None = None
-        self._is_drawn = False
+        self._is_drawn, self._count = False, 0
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
@@ -43,7 +43,8 @@ class TrajectoryFigure(Callback):
             self._evaluation, self._is_drawn = batch, False
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        is_time = self.every and (trainer.current_epoch + 1) % self.every == 0
+        self._count += not trainer.sanity_checking
+        is_time = self.every and self._count % self.every == 0
         if trainer.state.fn == "validate" or (is_time and not trainer.sanity_checking):
             self._draw(trainer, pl_module)
 

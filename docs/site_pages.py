@@ -16,6 +16,7 @@ PAGES = {
     "CHANGELOG.md": "changelog.md",
     "CODE_OF_CONDUCT.md": "conduct.md",
 }
+ROLE = re.compile(r":(?:class|func|meth|data|mod):<code>~?([\w.]+)</code>")
 LANGUAGES = {".py": "python", ".yaml": "yaml"}
 
 
@@ -31,6 +32,16 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Let pages refer to each other as the site has them."""
     return _with_links(markdown)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Make links of what docstrings refer to."""
+    return ROLE.sub(_as_link, html)
+
+
+def _as_link(role: re.Match[str]) -> str:
+    name = role[1].rpartition(".")[2]
+    return f'<autoref optional identifier="{role[1]}"><code>{name}</code></autoref>'
 
 
 def _with_links(text: str) -> str:

@@ -78,6 +78,7 @@ def make_data(**options: Any) -> ExperienceDataModule:
         "policy_batch_size": 3,
         "eval_episodes": 2,
         "imagine_from": "anywhere",
+        "trial": True,
     }
     return ExperienceDataModule("bear_populations", {"initial_spread": 0.1}, **(defaults | options))
 

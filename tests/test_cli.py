@@ -487,7 +487,7 @@ def test_help_names_commands_and_recipes_without_loading_torch() -> None:
 
 def test_gradients_of_every_family_are_measured_and_drawn(capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--data.env", "van_der_pol", "--horizons", "2,4,8", "--states", "3", "--data.world_model_updates", "3"]
-    assert run("gradients", *options, "--data.warmup_episodes", "4", "--json") == 0
+    assert run("gradients", *options, "--data.warmup_episodes", "6", "--json") == 0
     result = json.loads(capsys.readouterr().out)
     seen = {(row["family"], row["fitted"]) for row in result["rows"]}
     families = ("actions", "actions_gru", "history", "history_cut", "markov")

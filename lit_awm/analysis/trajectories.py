@@ -22,14 +22,12 @@ MAX_COLUMNS, MAX_STATES = 4, 12  # panels in a row, and states that are drawn
 
 
 @torch.no_grad()
-def imagine_states(world_model: WorldModel, evaluation: TensorDict) -> Tensor | None:
+def imagine_states(world_model: WorldModel, evaluation: TensorDict) -> Tensor:
     """Return the physical states ``(T + 1, n)`` that a model imagines for the actions of the first episode.
 
-    It is None where the episode has more steps than the model has positions.
+    They are those of the first steps where the episode has more than the model has positions.
     """
-    episode = first_episode(evaluation)
-    if world_model.max_horizon is not None and len(episode) > world_model.max_horizon:
-        return None
+    episode = first_episode(evaluation)[: world_model.max_horizon]
     like = world_model.state_scaler.mean
     start, actions = episode["observation"][:1].to(like), episode["action"].unsqueeze(0).to(like)
     _, states, _ = world_model.extend(world_model.start(start, len(episode)), actions)

@@ -9,7 +9,7 @@ from typing import Any
 from torchrl.envs import TransformedEnv
 from tqdm import tqdm
 
-from lit_awm.analysis.trajectories import animate, draw_trajectory, imagine_states, save_animation
+from lit_awm.analysis.trajectories import animate, draw_trajectory, first_episode, imagine_states, save_animation
 from lit_awm.checks import check_count, check_writable
 from lit_awm.commands.checkpoint import Run, load_run
 from lit_awm.commands.output import print_result
@@ -78,8 +78,10 @@ def play(options: argparse.Namespace) -> dict[str, Any]:
     run = load_run(options.checkpoint)
     env, camera = _make_env(run, options.curves)
     evaluation = evaluate(env, run.module.behaviour_policy, run.data.optimum, options.seed, camera)
+    env.close()
     if camera is not None and camera.images:
-        images, drawn = camera.images[:: -(-len(camera.images) // options.frames)], "images"
+        seen = camera.images[: len(first_episode(evaluation))]
+        images, drawn = seen[:: -(-len(seen) // options.frames)], "images"
     else:
         imagined = None
         if isinstance(run.module, AlternatingModule):

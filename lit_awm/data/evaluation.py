@@ -45,7 +45,7 @@ def evaluate(
         policy: The policy.
         optimum: What to compare the cost with, if known.
         seed: Seed of the environment.
-        watch: Called after every step, see the ``callback`` of TorchRL's ``EnvBase.rollout``.
+        watch: Called after every step but the last, see the ``callback`` of TorchRL's ``EnvBase.rollout``.
 
     Returns:
         One row per episode: ``episode`` holds its steps, ``return`` and ``cost`` are undiscounted sums, ``regret`` and

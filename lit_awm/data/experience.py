@@ -65,9 +65,10 @@ class ExperienceDataModule(LightningDataModule):
             hold it in memory.
         collector: Who steps the environments, see :class:`~lit_awm.data.collectors.EpisodeCollector`.
         num_collectors: How many processes do; each has its share of ``num_envs``.
-        trial: Whether an outer iteration ends with one more episode, by the policy without noise, which counts and is
-            learned from like the others, and after which a policy that has earned less than another is replaced by
-            that. It suits environments in which all episodes begin alike and nothing happens by chance.
+        trial: Whether an outer iteration of an ``AlternatingModule`` ends with one more episode, by the policy without
+            noise, which counts and is learned from like the others, and after which a policy that has earned less than
+            another is replaced by that. All trials of a run have the same seed. It suits environments in which all
+            episodes begin alike and nothing happens by chance; agents are not tried.
         eval_episodes: Episodes of an evaluation, of all processes together; one is enough where all begin alike.
         seed: Seed of the environments in which experience is collected; that of the evaluation never changes.
 
@@ -266,7 +267,7 @@ class ExperienceDataModule(LightningDataModule):
         assert self.buffer is not None
         assert self.policy is not None
         before = self.buffer.collected
-        tried = evaluate(self.trial_env, self.policy, None, (self.seed + before + RANK_STRIDE * rank()) % 2**31)
+        tried = evaluate(self.trial_env, self.policy, None, self.seed + RANK_STRIDE * rank())
         episode = tried["episode"]
         begins = episode["is_init"].flatten()
         episode[TRAJECTORY] = (-before - begins.cumsum(0)).reshape(episode.shape)  # numbers that no collector gives

@@ -19,8 +19,7 @@ HEAVY = 3.0  # times the deviation of the rest, beyond which it would
 class Standardizer(nn.Module):
     """Shift and scale the last dimension to mean 0 and standard deviation 1 by statistics kept as buffers.
 
-    Until ``fit`` is called it changes nothing. A component that does not vary in the data keeps its scale. Where a few
-    sequences far away would decide, such as an episode that diverges, they are set aside.
+    Until ``fit`` is called it changes nothing. A component that does not vary in the data keeps its scale.
 
     Args:
         size: Size ``D`` of the last dimension.
@@ -37,9 +36,8 @@ class Standardizer(nn.Module):
         self.register_buffer("is_fitted", torch.tensor(False))
 
     def fit(self, data: Tensor) -> None:
-        """Take mean and standard deviation over sequences ``(B, ..., D)``."""
-        sequences = data.detach().reshape(len(data), -1, data.shape[-1]).double()
-        rows = set_aside(sequences, sequences.flatten(0, 1).median(0).values).flatten(0, 1)
+        """Take mean and standard deviation over all leading dimensions of ``(..., D)``."""
+        rows = data.detach().reshape(-1, data.shape[-1]).double()
         mean, std = rows.mean(0), rows.std(0, correction=0)
         varies = std > 1e-6 * rows.abs().median(0).values
         self.mean.copy_(mean)
@@ -82,7 +80,7 @@ class DriftStandardizer(nn.Module):
         rows = data.detach().double()
         drift = (rows - rows[:, :1])[:, min(1, rows.shape[1] - 1) :]
         least = ROUNDING * typical_magnitude(rows)
-        drift = set_aside(drift, drift.median(0).values)
+        drift = set_aside(drift, by_step=True)
         mean = drift.mean(0)
         by_step = (drift - mean).square().mean(0).sqrt()
         if not (
@@ -112,16 +110,18 @@ def typical_magnitude(sequences: Tensor) -> Tensor:
     return sequences.abs().amax(1).median(0).values
 
 
-def set_aside(sequences: Tensor, centre: Tensor) -> Tensor:
-    """Return sequences ``(B, H, D)`` without what a few of them would decide by being far away.
+def set_aside(sequences: Tensor, by_step: bool = False) -> Tensor:
+    """Return sequences ``(B, H, D)`` in double precision, without what a few of them would decide by being far away.
 
-    Where values further from the centre than seven eighths of the sequences ever are make the deviation from it more
-    than three times as large, they count as being as far as these.
+    Where values further from the median than seven eighths of the sequences ever are make the deviation from it more
+    than three times as large, such as those of an episode that diverges, they count as being as far as these.
 
     Args:
         sequences: ``(B, H, D)``.
-        centre: Whatever distances are measured from, ``(D,)`` or ``(H, D)``.
+        by_step: Whether the median is that of each step.
     """
+    sequences = sequences.detach().double()
+    centre = (sequences if by_step else sequences.flatten(0, 1)).median(0).values
     distance = sequences - centre
     limit = distance.abs().amax(1).sort(0).values[-1 - len(sequences) // TAIL]
     kept = distance.clamp(-limit, limit)

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from lit_awm.models.standardizer import Standardizer, typical_magnitude
+from lit_awm.models.standardizer import Standardizer, set_aside, typical_magnitude
 from lit_awm.models.world_model import RewardFn, WorldModel
 
 LEAST_DIFFERENCE = 1e-5  # of the largest state, below which a difference in single precision may be rounding
@@ -62,7 +62,7 @@ class StepwiseWorldModel(WorldModel):
         """Estimate the standardisation from data, that of differences between the states of a sequence too."""
         super().fit_statistics(states, actions, rewards)
         if states.shape[1] > 1:
-            self.difference_scaler.fit(states.diff(dim=1))
+            self.difference_scaler.fit(set_aside(states.diff(dim=1)))
             rounding = LEAST_DIFFERENCE * typical_magnitude(states)
             self.difference_scaler.scale.clamp_(min=rounding)
         else:  # no difference has been seen

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_awm.checks import check_count
-from lit_awm.models.standardizer import Standardizer
+from lit_awm.models.standardizer import Standardizer, set_aside
 
 RewardFn = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -81,16 +81,16 @@ class WorldModel(nn.Module, ABC):
         return self.state_dim + (self.reward_fn is None)
 
     def fit_statistics(self, states: Tensor, actions: Tensor, rewards: Tensor) -> None:
-        """Estimate the standardisation from data, in raw units.
+        """Estimate the standardisation from data, in raw units; a few sequences far away do not decide about it.
 
         Args:
             states: ``(B, H + 1, S)``, or ``(B, H, S)`` without the last.
             actions: ``(B, H, A)``.
             rewards: ``(B, H)``.
         """
-        self.state_scaler.fit(states)
+        self.state_scaler.fit(set_aside(states))
         self.action_scaler.fit(actions)
-        self.reward_scaler.fit(rewards.unsqueeze(-1))
+        self.reward_scaler.fit(set_aside(rewards.unsqueeze(-1)))
 
     @abstractmethod
     def forward(self, states: Tensor, actions: Tensor) -> Prediction:

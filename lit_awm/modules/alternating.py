@@ -148,6 +148,10 @@ class AlternatingModule(LightningModule):
                 "Raise it, or set `teacher: null`."
             )
 
+    def on_fit_start(self) -> None:
+        if self.trainer.ckpt_path is None:
+            self._champion = Champion()  # of a fit before, perhaps in another task
+
     def on_train_batch_start(self, batch: TensorDict, batch_idx: int) -> None:
         self._reduction.begin(self.trainer)
 
@@ -205,8 +209,9 @@ class AlternatingModule(LightningModule):
         elif phase == "policy":
             self.policy.after_update()
             metrics |= self._choose_policy(batch)
-            metrics |= self._try_policy()
         self._latest.update(phase, prefixed(phase, metrics))
+        if self.trainer.is_last_batch:
+            self._latest.update("policy", prefixed("policy", self._try_policy()))
         if is_written(self.trainer):
             self._latest.log(self, batch_size=len(batch))
         return loss
@@ -230,11 +235,12 @@ class AlternatingModule(LightningModule):
     def _try_policy(self) -> dict[str, Tensor]:
         """Let the policy act in the real environment at the end of a pass, and go back to one that has earned more."""
         try_policy = getattr(getattr(self.trainer, "datamodule", None), "try_policy", None)
-        earned = try_policy() if try_policy is not None and self.trainer.is_last_batch else None
+        with torch.autocast(self.device.type, enabled=False):  # as in collection and evaluation
+            earned = None if try_policy is None else try_policy()
         if earned is None:
             return {}
         self.policy.forget()
-        return self._champion.meet(self.policy.policy, earned)
+        return self._champion.meet(self.policy.policy, earned.to(self.device))
 
     def _update(
         self, optimizer: LightningOptimizer, child: WorldModelModule | PolicyModule, batch: TensorDict

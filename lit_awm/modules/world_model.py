@@ -57,9 +57,9 @@ class WorldModelModule(LightningModule):
     def loss_and_metrics(self, batch: TensorDict) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the mean squared error, in units of what the model predicts, and its parts.
 
-        It is the mean over the members of an ensemble. What is more than ten standard deviations from the mean counts
-        relative to that, so that an episode that diverges does not outweigh all others. A learned reward adds its own
-        error; a clock, which is counted, adds none.
+        It is the mean over the members of an ensemble. Where a state, a difference or a reward is more than ten
+        standard deviations from its mean its error counts relative to that, so that an episode that diverges does not
+        outweigh all others. A learned reward adds its own error; a clock, which is counted, adds none.
         """
         model, states, next_states = self.world_model, batch["observation"], batch["next", "observation"]
         prediction = (self._compiled or model.members)(states, batch["action"])
@@ -70,8 +70,10 @@ class WorldModelModule(LightningModule):
         state_loss = error.square().mean()
         if model.reward_fn is not None:
             return state_loss, {"loss": state_loss.detach()}
-        reward = batch["next", "reward"].squeeze(-1)
-        reward_loss = ((prediction.reward - reward) / model.reward_scaler.scale).square().mean()
+        reward = batch["next", "reward"]
+        distance = (model.reward_scaler(reward).abs() / FAR).clamp(min=1).squeeze(-1)
+        reward_error = (prediction.reward - reward.squeeze(-1)) / (model.reward_scaler.scale * distance)
+        reward_loss = reward_error.square().mean()
         loss = state_loss + reward_loss
         return loss, {"loss": loss.detach(), "state_loss": state_loss.detach(), "reward_loss": reward_loss.detach()}
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
-from lit_awm.models import DriftStandardizer, Standardizer
+from lit_awm.models import ActionsWorldModel, DriftStandardizer, MarkovWorldModel, Standardizer, WorldModel
+from lit_awm.models.standardizer import set_aside
 
 
 def test_data_become_standard_and_come_back() -> None:
@@ -69,19 +71,30 @@ def test_statistics_of_any_length_are_loaded() -> None:
 def test_a_few_sequences_far_away_do_not_decide() -> None:
     data = torch.randn(50, 20, 2).double()
     data[3] *= torch.tensor([1000.0, 1.0])  # one in fifty, of the first component
-    standardizer = Standardizer(2).double()
-    standardizer.fit(data)
-    assert 0.9 < standardizer.scale[0] < 1.2
-    assert standardizer.mean[0].abs() < 0.2
-    torch.testing.assert_close(standardizer.scale[1], data[..., 1].std(correction=0))  # nothing is set aside
+    kept = set_aside(data)
+    assert 0.9 < kept[..., 0].std() < 1.2
+    assert torch.equal(kept[..., 1], data[..., 1])
+    assert torch.equal(kept[:3], data[:3])
 
 
-def test_what_every_sequence_does_now_and_then_counts() -> None:
-    data = torch.randn(50, 100, 1)
+def test_what_every_sequence_does_now_and_then_is_kept() -> None:
+    data = torch.randn(50, 100, 1).double()
     data[torch.arange(50), torch.randint(100, (50,))] *= 1000
-    standardizer = Standardizer(1)
-    standardizer.fit(data)
-    torch.testing.assert_close(standardizer.scale[0], data.std(correction=0))
+    assert torch.equal(set_aside(data), data)
+    assert torch.equal(set_aside(data[:1]), data[:1])  # and so does a single one
+
+
+@pytest.mark.parametrize("family", [MarkovWorldModel, ActionsWorldModel])
+def test_a_world_model_takes_its_scales_from_what_is_left(family: type[WorldModel]) -> None:
+    states, actions, rewards = torch.randn(50, 9, 2), torch.rand(50, 8, 1), torch.randn(50, 8)
+    states[3], rewards[3] = 1e4, -1e4
+    model = family(2, 1)
+    model.fit_statistics(states, actions, rewards)
+    assert model.state_scaler.scale.max() < 1.5
+    assert model.reward_scaler.scale < 1.5
+    plain = Standardizer(2)
+    plain.fit(states)
+    assert plain.scale.min() > 1000
 
 
 def test_an_episode_that_diverges_does_not_decide_about_drifts() -> None:

@@ -202,11 +202,19 @@ def test_bad_arguments_are_refused(options: dict[str, Any], words: str) -> None:
 
 
 class Trials(Callback):
-    """Record what was tried, and what the policy does in the same environment after it."""
+    """Make the policy bad in every second pass; record what was tried, and what it does in the same environment after.
+
+    The policy is made bad before its last update, which is too small to mend that.
+    """
 
     def __init__(self) -> None:
         self.tried: list[tuple[float, float]] = []
         self.costs: list[float] = []
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.is_last_batch and trainer.current_epoch % 2:
+            with torch.no_grad():
+                pl_module.policy.policy.network.layers[-1].bias.fill_(3.0 * (-1) ** (trainer.current_epoch // 2))
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         if trainer.is_last_batch:
@@ -221,13 +229,13 @@ def test_a_pass_ends_with_a_trial_that_counts_and_with_the_policy_that_has_earne
     make_trainer: Callable[..., Trainer],
 ) -> None:
     data, trials = make_data(trial=True), Trials()
-    module = make_module(data, known_reward=True, gradient_clip_val=None)
-    module.policy.optimizer = partial(torch.optim.SGD, lr=1.0)  # so that it may get worse
+    module = make_module(data, known_reward=True)
     make_trainer(max_epochs=6, num_sanity_val_steps=0, callbacks=[trials]).fit(module, data)
     assert data.env_steps == (4 + 5 * 2 + 6) * 10
     assert data.buffer is not None
     assert len(data.buffer) == data.env_steps
     tried, best = zip(*trials.tried, strict=True)
+    assert any(earned < highest for earned, highest in zip(tried, best, strict=True))
     assert list(best) == [max(tried[: count + 1]) for count in range(6)]
     assert [-cost for cost in trials.costs] == pytest.approx(best, rel=1e-5)
     assert len(data.buffer[:]["collector", "traj_ids"].unique_consecutive()) == 4 + 5 * 2 + 6

@@ -78,9 +78,11 @@ def test_what_is_far_away_counts_relative_to_its_distance(family: type[WorldMode
     far = 1000 * model.state_scaler.scale
     batch["observation"][:] = 0
     batch["next", "observation"][:] = far
+    batch["next", "reward"][:] = 1000
     with torch.no_grad():
         _, metrics = WorldModelModule(model).loss_and_metrics(batch)
     assert 50 < metrics["state_loss"] < 500  # ten deviations, wherever it is
+    assert 50 < metrics["reward_loss"] < 500
 
 
 def test_a_known_reward_and_a_clock_are_not_learned() -> None:
