@@ -89,11 +89,11 @@ def draw_trajectory(
 
 def animate(figure: Figure, count: int) -> Iterator[Image.Image]:
     """Yield ``count`` images in which what has been learned grows from its beginning, and the rest stands still."""
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)  # whose methods have no types
     canvas.draw()
     figure.set_layout_engine("none")  # what has been laid out once stays
     lines = [axes.lines[0] for axes in figure.axes]
-    whole = [line.get_xydata() for line in lines]
+    whole = [np.asarray(line.get_xydata()) for line in lines]
     points = [axes.plot([], [], "o", color=line.get_color())[0] for axes, line in zip(figure.axes, lines, strict=True)]
     for frame in range(count):
         for line, point, rows in zip(lines, points, whole, strict=True):
