@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 from tensordict import TensorDict
 
 from lit_awm.analysis.trajectories import draw_trajectory, imagine_states
+from lit_awm.checkpoints.files import write_atomically
 from lit_awm.checks import check_count
 from lit_awm.modules import AlternatingModule, PolicyModule
 
@@ -61,9 +63,13 @@ class TrajectoryFigure(Callback):
         if isinstance(policy, PolicyModule):
             imagined = imagine_states(policy.world_model, self._evaluation)
         figure = draw_trajectory(data.eval_env, self._evaluation, data.optimum, imagined=imagined)
-        Path(log_dir).mkdir(parents=True, exist_ok=True)
-        path = Path(log_dir) / f"{FIGURE}.png"
-        figure.savefig(path, dpi=120)
+        path, image = Path(log_dir) / f"{FIGURE}.png", io.BytesIO()
+        figure.savefig(image, dpi=120)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, image.getvalue())
+        except OSError as error:
+            raise OSError(error.errno, f"{error.strerror}: {path} was not written") from error
         self._hand_out(trainer, figure, path)
         self._is_drawn = True
 

@@ -199,7 +199,7 @@ def test_a_checkpoint_is_scored_by_its_own_recipe_as_validation_scored_it(capsys
     result = json.loads(capsys.readouterr().out)
     assert result["env"] == "bioreactor"
     assert result["seed"] == 3
-    assert result["env_steps"] == 300
+    assert result["env_steps"] == (2 + 1 + 2) * 100  # random episodes, a noisy one, trials
     assert result["gap"] is None
     assert result["optimum"] == pytest.approx(-1.386294, rel=1e-6)
     assert result["regret"] == pytest.approx(load_optimum("bioreactor").regret(result["cost"]))
@@ -219,7 +219,7 @@ def test_a_run_resumes_from_its_checkpoint_under_the_options_that_are_given(caps
     assert run("fit", *options, "--trainer.max_epochs", "3", "--ckpt_path", checkpoint) == 0
     again = torch.load("runs/bear_populations/version_1/checkpoints/last.ckpt", weights_only=True)
     assert again["epoch"] == 2
-    assert again["ExperienceDataModule"]["env_steps"] == 200
+    assert again["ExperienceDataModule"]["env_steps"] == (2 + 2 + 3) * 50
     config = yaml.safe_load(again[CONFIG_KEY])
     assert config["trainer"]["max_epochs"] == 3
 

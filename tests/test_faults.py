@@ -112,7 +112,7 @@ def run_on_disk(folder: Path, kilobytes: int, script: str) -> subprocess.Complet
 
 
 def test_a_disk_that_is_full_is_named_and_what_was_saved_can_be_gone_on_from(tmp_path: Path) -> None:
-    done = run_on_disk(tmp_path, 500, 'eval "$FIT 500"; status=$?; cp -r runs "$OUT"; exit $status')
+    done = run_on_disk(tmp_path, 700, 'eval "$FIT 500"; status=$?; cp -r runs "$OUT"; exit $status')
     assert done.returncode == 1
     last_line = done.stderr.strip().splitlines()[-1]
     assert "No space left on device: runs/bear_populations/version_0/" in last_line
