@@ -127,12 +127,10 @@ class ExperienceDataModule(LightningDataModule):
         check_collector(collector, num_collectors, num_envs)
         self.collector_kind, self.num_collectors = collector, num_collectors
         self.optimum = load_optimum(env, **options)
-        self.warmup_rounds = warmup_episodes // num_envs
-        self.exploration_noise, self.mean_hold = exploration_noise, mean_hold
-        self.world_model_batch_size, self.policy_batch_size = world_model_batch_size, policy_batch_size
-        self.agent_batch_size, self.turns = agent_batch_size, turns
-        self.imagine_from, self.capacity, self.seed = imagine_from, capacity, seed
-        self.storage_dir = storage_dir
+        self.warmup_rounds, self.policy_batch_size = warmup_episodes // num_envs, policy_batch_size
+        self.exploration_noise, self.mean_hold, self.turns = exploration_noise, mean_hold, turns
+        self.world_model_batch_size, self.agent_batch_size = world_model_batch_size, agent_batch_size
+        self.imagine_from, self.capacity, self.seed, self.storage_dir = imagine_from, capacity, seed, storage_dir
         self.longest_episode, self.processes, self.env_steps = 0, 1, 0
         self.buffer: ExperienceBuffer | None = None
         self.policy: Policy | None = None
