@@ -36,9 +36,13 @@ def versions(session: nox.Session) -> None:
 
 @nox.session
 def lowest(session: nox.Session) -> None:
-    """Run the unit tests with the lowest versions that are allowed of all dependencies but PyTorch."""
+    """Run the unit tests with the lowest versions that are allowed of all dependencies but PyTorch, and of `offline`.
+
+    The other extras' lowest versions exclude each other.
+    """
     project = nox.project.load_toml("pyproject.toml")["project"]
-    pins = [re.sub(r"(\[.*\])?>=([\w.]+).*", r"==\2", each.partition(";")[0]) for each in project["dependencies"]]
+    allowed = [*project["dependencies"], *project["optional-dependencies"]["offline"]]
+    pins = [re.sub(r"(\[.*\])?>=([\w.]+).*", r"==\2", each.partition(";")[0]) for each in allowed]
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
         torch = [line for line in Path("constraints.txt").read_text().splitlines() if line.startswith("torch==")]
         print(*torch, *(pin for pin in pins if not pin.startswith("torch=")), sep="\n", file=constraints, flush=True)

@@ -40,10 +40,10 @@ def check_minari(name: str) -> None:
     Raises:
         ValueError: If Minari is not there, the name is none of its, or taken.
     """
-    minari = _import_minari()
+    minari, errors = _import_minari(), import_module("gymnasium.error")
     try:
         minari.dataset.minari_dataset.parse_dataset_id(name)
-    except ValueError as error:
+    except (ValueError, errors.Error) as error:  # the latter by older versions
         raise ValueError(f"out must be minari: and a name such as mine/harvest-v0, got {name!r}: {error}") from error
     if name in minari.list_local_datasets():
         raise ValueError(f"out must name a new dataset, got {name!r}, which there is: `minari delete {name}`.")
