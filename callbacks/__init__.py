@@ -5,6 +5,7 @@ from lit_awm.callbacks.gradient_fidelity import GradientFidelity
 from lit_awm.callbacks.gradient_guard import GradientError, GradientGuard
 from lit_awm.callbacks.gradient_norm_monitor import GradientNormMonitor
 from lit_awm.callbacks.horizon_curriculum import HorizonCurriculum
+from lit_awm.callbacks.policy_video import PolicyVideo
 from lit_awm.callbacks.progress import AlternatingProgress
 from lit_awm.callbacks.run_summary import RunSummary
 from lit_awm.callbacks.save_on_interrupt import SaveOnInterrupt
@@ -19,6 +20,7 @@ __all__ = [
     "GradientGuard",
     "GradientNormMonitor",
     "HorizonCurriculum",
+    "PolicyVideo",
     "RunSummary",
     "SaveOnInterrupt",
     "Throughput",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
+from datetime import timedelta
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -38,7 +40,10 @@ class _Output:
 
 
 class AlternatingProgress(TQDMProgressBar):
-    """Show phase, environment steps, losses, scores and rates; keep one line for every outer iteration.
+    """Show phase, environment steps, losses, scores, rates and the time left; keep one line for every outer iteration.
+
+    The time left is that of all iterations to come, at the pace since training began; updates per second are those of
+    the iteration.
 
     Args:
         refresh_rate: Updates between two refreshes of the bar; 0 switches it off. Where the output is no terminal it is
@@ -48,6 +53,7 @@ class AlternatingProgress(TQDMProgressBar):
     def __init__(self, refresh_rate: int = 10) -> None:
         super().__init__(refresh_rate=refresh_rate if sys.stdout.isatty() else 10 * refresh_rate, leave=True)
         self._phase = ""
+        self._begin = 0.0, 0.0, 0  # time, iterations and environment steps when training began
 
     def init_train_tqdm(self) -> Any:
         """Return the bar of an iteration."""
@@ -60,6 +66,10 @@ class AlternatingProgress(TQDMProgressBar):
         bar = super().init_validation_tqdm()
         bar.fp = _Output(bar.fp)
         return bar
+
+    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
+        super().on_train_start(trainer, *_)
+        self._begin = time.perf_counter(), _iterations(trainer), _env_steps(trainer) or 0
 
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
         super().on_train_epoch_start(trainer, *_)
@@ -77,9 +87,13 @@ class AlternatingProgress(TQDMProgressBar):
         """Return the words behind the bar."""
         metrics = trainer.callback_metrics
         words: dict[str, int | str | float | dict[str, float]] = {}
-        steps = getattr(getattr(trainer, "datamodule", None), "env_steps", None)
+        begin, before, steps_before = self._begin
+        elapsed, iterations, steps = time.perf_counter() - begin, _iterations(trainer), _env_steps(trainer)
         if steps is not None:
-            words["env steps"] = steps
+            words["env steps"] = f"{steps} ({(steps - steps_before) / elapsed:.3g}/s)"
+        if iterations > before and trainer.max_epochs is not None and trainer.max_epochs > 0:
+            left = elapsed / (iterations - before) * (trainer.max_epochs - iterations)
+            words["left"] = str(timedelta(seconds=round(left)))
         for key, (name, form) in SHOWN.items():
             if key in metrics:
                 words[name] = form.format(metrics[key].item())
@@ -89,3 +103,13 @@ class AlternatingProgress(TQDMProgressBar):
         epochs = f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
         phase = f" {self._phase.replace('_', ' ')}" if self._phase else ""
         self.train_progress_bar.set_description(f"iteration {trainer.current_epoch + 1}{epochs}{phase:12s}")
+
+
+def _iterations(trainer: Trainer) -> float:
+    """Return how many outer iterations there have been, with the part of the present one."""
+    batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+    return trainer.current_epoch + batches / max(trainer.num_training_batches, 1)
+
+
+def _env_steps(trainer: Trainer) -> int | None:
+    return getattr(getattr(trainer, "datamodule", None), "env_steps", None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from lit_awm.modules import AgentModule, AlternatingModule, WorldModelModule
 from lit_awm.usage import UsageParser, check_yaml, find_class
 
 LOG_KEY = "lit_awm_log"
+ENTRY_POINTS = "lit_awm.models"  # in which other packages offer models, which then go by the names of their classes
 MODELS = "--model.world_model=lit_awm.models."
 BACKBONE = "--model.world_model.backbone=lit_awm.models."
 POSITIONS = "--model.world_model.backbone.max_horizon={length}"
@@ -208,6 +210,7 @@ def _first_cause(error: BaseException) -> BaseException:
 def make_cli(arguments: dict[str, Any] | list[str] | None, run: bool) -> AwmCLI:
     """Parse arguments, or ``sys.argv``, and build model, data and trainer; run the subcommand if asked to."""
     _quieten()
+    _load_offered()
     jsonargparse.set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     return AwmCLI(
         LightningModule,
@@ -223,6 +226,15 @@ def make_cli(arguments: dict[str, Any] | list[str] | None, run: bool) -> AwmCLI:
         seed_everything_default=0,
         parser_kwargs={"parser_mode": "omegaconf+"},
     )
+
+
+def _load_offered() -> None:
+    """Import the models of other packages, so that recipes can name them; one that is broken is no reason to stop."""
+    for offered in entry_points(group=ENTRY_POINTS):
+        try:
+            offered.load()
+        except (ImportError, AttributeError) as error:
+            warnings.warn(f"The model {offered.name} ({offered.value}) cannot be loaded: {error}.", stacklevel=2)
 
 
 def _quieten() -> None:

@@ -394,18 +394,20 @@ def test_a_recipe_runs_on_a_gpu() -> None:
     assert next(iter(checkpoint["state_dict"].values())).is_cuda
 
 
-def test_wandb_without_a_network_has_metrics_recipe_figures_and_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_without_a_network_has_metrics_recipe_figures_film_and_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     wandb.finish()  # a run of another test in this process
     options = ["--trainer.logger", "WandbLogger", "--trainer.logger.save_dir", "logs"]
     options += ["--trainer.logger.log_model", "true", "--trainer.log_every_n_steps", "1"]
+    options += ["--trainer.callbacks+=PolicyVideo", "--trainer.callbacks.frames", "3"]
     assert run("fit", "--config", "bear_populations", *SMALL, *options) == 0
     wandb.finish()
     (session,) = Path("logs/wandb").glob("offline-run-*")
     assert list((session / "files" / "media" / "images").glob("trajectory_*.png"))
+    assert list((session / "files" / "media" / "videos").glob("policy_*.gif"))
     records = list(wandb_records(session))
     keys = {item.nested_key[0] for each in records for item in each.history.item}
-    assert {"eval/cost", "policy/return", "world_model/loss", "env_steps", "trajectory"} <= keys
+    assert {"eval/cost", "policy/return", "world_model/loss", "env_steps", "trajectory", "policy"} <= keys
     configured = {item.key: item.value_json for each in records for item in each.config.update}
     configured |= {item.key: item.value_json for each in records for item in each.run.config.update}
     assert "bear_populations" in configured["config"]

@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch.testing import assert_close
 
+from lit_awm import recipes
 from lit_awm.cli import main
 from lit_awm.envs import factory, make_env
 
@@ -27,26 +30,44 @@ def test_an_algorithm_of_somebody_else_learns_on_our_data() -> None:
     assert load("own_algorithm.py")["main"](epochs=3, updates=30) < 35  # what random controls cost
 
 
-def test_an_environment_of_the_users_own_is_learned_by_a_recipe(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", ["own_environment", "own_model"])
+def test_a_part_of_the_users_own_is_used_by_a_recipe(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("own_environment.py", "own_environment.yaml"):
-        (tmp_path / name).write_text((EXAMPLES / name).read_text())
+    for suffix in (".py", ".yaml"):
+        (tmp_path / name).with_suffix(suffix).write_text((EXAMPLES / name).with_suffix(suffix).read_text())
     monkeypatch.chdir(tmp_path)
     short = [f"--data.{phase}_updates=3" for phase in ("teacher", "world_model", "policy")]
-    main(
-        [
-            "fit",
-            "--config",
-            "common",
-            "--config",
-            "own_environment.yaml",
-            "--data.episode_length=10",
-            "--trainer.max_epochs=1",
-            *short,
-        ]
-    )
+    length = ["--data.episode_length=10", "--trainer.max_epochs=1"]
+    main(["fit", "--config", "common", "--config", f"{name}.yaml", *length, *short])
     assert "cost" in capsys.readouterr().out
+
+
+def test_the_backbone_of_the_example_extends_as_it_predicts_whole() -> None:
+    backbone = load("own_model.py")["ConvolutionBackbone"](8)
+    tokens = torch.randn(2, 20, 8)
+    carry, parts = backbone.start(20), []
+    for part in tokens.split([1, 7, 12], dim=1):
+        carry, features = backbone.extend(carry, part)
+        parts.append(features)
+    assert_close(torch.cat(parts, dim=1), backbone(tokens))
+
+
+def test_a_package_offers_models_by_the_names_of_their_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (EXAMPLES / "own_model.py").read_text().replace("ConvolutionBackbone", "OfferedBackbone")
+    (tmp_path / "some_package.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    offered = EntryPoint("OfferedBackbone", "some_package:OfferedBackbone", recipes.ENTRY_POINTS)
+    monkeypatch.setattr(recipes, "entry_points", lambda group: [offered])
+    module, _ = recipes.build(["--model.world_model.backbone=OfferedBackbone"])
+    assert type(module.policy.world_model.backbone).__name__ == "OfferedBackbone"
+
+
+def test_a_model_that_cannot_be_loaded_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    offered = EntryPoint("Broken", "no_such_package:Broken", recipes.ENTRY_POINTS)
+    monkeypatch.setattr(recipes, "entry_points", lambda group: [offered])
+    with pytest.warns(UserWarning, match=r"Broken \(no_such_package:Broken\) cannot be loaded: No module"):
+        recipes.build([])
 
 
 def test_a_package_offers_environments_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

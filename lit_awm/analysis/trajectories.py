@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -104,10 +104,19 @@ def animate(figure: Figure, count: int) -> Iterator[Image.Image]:
         yield Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
 
 
-def save_animation(images: Sequence[Image.Image], path: Path, frames_per_second: float) -> None:
-    """Write images as an animated GIF, WebP or PNG, as the name ends; it is played again and again."""
+def save_animation(
+    images: Sequence[Image.Image], file: Path | BinaryIO, frames_per_second: float, form: str | None = None
+) -> None:
+    """Write images as an animated GIF, WebP or PNG; it is played again and again.
+
+    Args:
+        images: One at least.
+        file: Where to; the name of a path ends in what it is to be.
+        frames_per_second: How fast it is played.
+        form: Its kind where there is no name to tell, as ``"GIF"``.
+    """
     first, *rest = images
-    first.save(path, save_all=True, append_images=rest, duration=round(1000 / frames_per_second), loop=0)
+    first.save(file, form, save_all=True, append_images=rest, duration=round(1000 / frames_per_second), loop=0)
 
 
 def _columns(env: TransformedEnv, episode: TensorDict) -> tuple[list[str], list[Tensor]]:

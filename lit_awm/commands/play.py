@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from torchrl.envs import TransformedEnv
+from PIL.Image import Image
 from tqdm import tqdm
 
-from lit_awm.analysis.trajectories import animate, draw_trajectory, first_episode, imagine_states, save_animation
+from lit_awm.analysis.film import film
+from lit_awm.analysis.trajectories import save_animation
 from lit_awm.checks import check_count, check_writable
-from lit_awm.commands.checkpoint import Run, load_run
+from lit_awm.commands.checkpoint import load_run
 from lit_awm.commands.output import print_result
-from lit_awm.data import EVALUATION_SEED, evaluate, make_eval_env
-from lit_awm.envs import make_env
-from lit_awm.envs.simulators import Camera, SimulatorEnv
+from lit_awm.data import EVALUATION_SEED
 from lit_awm.modules import AlternatingModule
 
 FORMATS = (".gif", ".webp", ".png")
@@ -50,18 +50,6 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _make_env(run: Run, curves: bool) -> tuple[TransformedEnv, Camera | None]:
-    """Return an environment of one instance and, if it is one that another package can draw, a camera."""
-    data = run.data
-    options = {"episode_length": data.env.episode_length, **data.env_options}
-    if curves or not isinstance(data.env, SimulatorEnv):
-        return make_eval_env(data.env_name, 1, **options), None
-    if data.env_name.startswith("gym/"):
-        options["render_mode"] = "rgb_array"
-    env = make_env(data.env_name, 1, **options)
-    return env, Camera(env)
-
-
 def play(options: argparse.Namespace) -> dict[str, Any]:
     """Let the policy act for an episode, write the animation, and return what was written.
 
@@ -76,22 +64,17 @@ def play(options: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"out must end in one of {', '.join(FORMATS)}, got {str(out)!r}.")
     check_writable(out.parent, "out")
     run = load_run(options.checkpoint)
-    env, camera = _make_env(run, options.curves)
-    evaluation = evaluate(env, run.module.behaviour_policy, run.data.optimum, options.seed, camera)
-    env.close()
-    if camera is not None and camera.images:
-        seen = camera.images[: len(first_episode(evaluation))]
-        images, drawn = seen[:: -(-len(seen) // options.frames)], "images"
-    else:
-        imagined = None
-        if isinstance(run.module, AlternatingModule):
-            imagined = imagine_states(run.module.policy.world_model, evaluation)
-        figure = draw_trajectory(env, evaluation, run.data.optimum, imagined=imagined)
-        count = min(options.frames, env.episode_length)
-        images, drawn = list(tqdm(animate(figure, count), "frames", count, disable=options.json)), "curves"
+    world_model = run.module.policy.world_model if isinstance(run.module, AlternatingModule) else None
+
+    def watch(images: Iterator[Image], count: int) -> Iterator[Image]:
+        return iter(tqdm(images, "frames", count, disable=options.json))
+
+    shown = film(
+        run.data, run.module.behaviour_policy, world_model, options.frames, options.curves, options.seed, watch
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
-    save_animation(images, out, options.fps)
-    result = {"env": env.name, "return": evaluation["return"][0].item()}
-    if camera is not None and camera.problem:
-        result["not drawn"] = camera.problem
-    return result | {"frames": len(images), "of": drawn, "out": str(out)}
+    save_animation(shown.images, out, options.fps)
+    result = {"env": run.data.env_name, "return": shown.evaluation["return"][0].item()}
+    if shown.problem:
+        result["not drawn"] = shown.problem
+    return result | {"frames": len(shown.images), "of": shown.drawn, "out": str(out)}
