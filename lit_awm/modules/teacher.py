@@ -20,8 +20,7 @@ from lit_awm.modules.world_model import WorldModelModule
 
 LABELLED_AT_ONCE = 10  # batches of trajectories, since to label one takes nearly as long
 FOLLOWING = 0.75  # share of labelled trajectories that follow the policy
-FAR = 10.0  # standard deviations from the mean of the data, beyond which a labelled trajectory is left out
-FARTHEST = 20.0  # and beyond which a policy is not judged
+FARTHEST = 20.0  # standard deviations from the mean of the data, beyond which it neither labels nor judges
 
 
 class TeacherModule(WorldModelModule):
@@ -29,7 +28,9 @@ class TeacherModule(WorldModelModule):
 
     Where one step is simple it is learned from few data, while a model that predicts a whole trajectory from its
     actions has to see many of them: those that the teacher labels cost no step in the real environment. Most of them
-    follow the policy, some recorded actions, all with noise that is held for some steps.
+    follow the policy, some recorded actions, all with noise that is held for some steps. They come as *twins*: the
+    second one has the actions of the first but for a little more noise, so that the difference between them tells what
+    actions change (see :class:`~lit_awm.modules.WorldModelModule`).
 
     Args:
         world_model: The teacher, a model that is fed back what it predicts.
@@ -38,12 +39,14 @@ class TeacherModule(WorldModelModule):
         noise: Largest standard deviation of the noise on actions; that of a trajectory is below it, and mostly small:
             a square of what is drawn uniformly.
         mean_hold: Mean number of steps for which noise is held.
+        twin_noise: Standard deviation of the noise between twins, which is turned round where it would leave the range
+            of actions; 0 for trajectories that have nothing to do with each other.
         optimizer: Makes the optimizer from the parameters.
         scheduler: Makes the learning-rate schedule, stepped after every update.
 
     Raises:
-        ValueError: If the teacher is of another family, ``transitions`` or ``mean_hold`` is below 1, ``noise`` is
-            negative, or optimizer or scheduler cannot be made of their arguments.
+        ValueError: If the teacher is of another family, ``transitions`` or ``mean_hold`` is below 1, ``noise`` or
+            ``twin_noise`` is negative, or optimizer or scheduler cannot be made of their arguments.
     """
 
     phases = ("teacher",)
@@ -54,6 +57,7 @@ class TeacherModule(WorldModelModule):
         transitions: int = 256,
         noise: float = 0.5,
         mean_hold: float = 10.0,
+        twin_noise: float = 0.1,
         optimizer: OptimizerCallable = default_optimizer,
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
@@ -64,9 +68,9 @@ class TeacherModule(WorldModelModule):
             )
         super().__init__(world_model, optimizer, scheduler)
         check_count(1, transitions=transitions)
-        check_at_least(0, noise=noise)
+        check_at_least(0, noise=noise, twin_noise=twin_noise)
         check_at_least(1, mean_hold=mean_hold)
-        self.transitions, self.noise, self.mean_hold = transitions, noise, mean_hold
+        self.transitions, self.noise, self.mean_hold, self.twin_noise = transitions, noise, mean_hold, twin_noise
         self._labelled: list[TensorDict] = []
 
     def loss_and_metrics(self, batch: TensorDict) -> tuple[Tensor, dict[str, Tensor]]:
@@ -81,12 +85,17 @@ class TeacherModule(WorldModelModule):
         return bool(self.world_model.state_scaler.is_fitted)
 
     def add_to(self, batch: TensorDict, policy: Policy) -> TensorDict:
-        """Return a batch ``(B, H)`` of recorded trajectories with labelled ones in place of the second half."""
+        """Return a batch ``(B, H)`` of recorded trajectories with labelled ones in place of the second half.
+
+        ``is_twin`` tells which of them are twins of the one before.
+        """
         if not self._labelled:
             self._labelled = list(self._label(batch, policy).chunk(LABELLED_AT_ONCE))
         labelled = self._labelled.pop().to(batch.device or batch["observation"].device)
-        recorded = batch.select(*labelled.keys(True, True))
-        return torch.cat([recorded[: len(recorded) - len(labelled)], labelled])
+        labelled["is_twin"][0] = False  # of a trajectory that was served before
+        recorded = batch.select(*labelled.exclude("is_twin").keys(True, True))[: len(batch) - len(labelled)]
+        recorded["is_twin"] = labelled["is_twin"].new_zeros(recorded.shape)
+        return torch.cat([recorded, labelled])
 
     @torch.no_grad()
     def judge(self, initial_state: Tensor, horizon: int, policy: Policy, disagreement_weight: float = 0.0) -> Tensor:
@@ -110,22 +119,29 @@ class TeacherModule(WorldModelModule):
     def _label(self, batch: TensorDict, policy: Policy) -> TensorDict:
         """Return ``(LABELLED_AT_ONCE * B, H)`` trajectories that the teacher imagines."""
         count, horizon = LABELLED_AT_ONCE * (len(batch) // 2), batch.shape[1]
-        chosen = torch.randint(len(batch), (count,))
+        alike = 2 if self.twin_noise else 1
+        chosen = torch.randint(len(batch), (count // alike,))
         state, recorded = batch["observation"][chosen, 0], batch["action"][chosen]
-        follows_policy = (torch.rand(count, 1) < FOLLOWING).to(state.device)
-        noise = self._draw_noise(count, horizon).to(state)
+        follows_policy = (torch.rand(len(chosen), 1) < FOLLOWING).to(state.device)
+        noise = (self._draw_deviations(len(chosen)) * self._draw_noise(len(chosen), horizon)).to(state)
+        apart = self.twin_noise * self._draw_noise(len(chosen), horizon).to(state) if alike == 2 else noise
 
         def act(step: int, state: Tensor) -> Tensor:
-            action = torch.where(follows_policy, policy.sample(state), recorded[:, step])
-            return (action + noise[:, step]).clamp(-1, 1)
+            action = torch.where(follows_policy, policy.sample(state[: len(chosen)]), recorded[:, step])
+            action = (action + noise[:, step]).clamp(-1, 1)
+            return action if alike == 1 else torch.cat([action, _move_within(action, apart[:, step])])
 
-        trajectories, actions, rewards = self._unroll(state, horizon, act)
-        fits = self._is_near(trajectories, FAR)
+        of_pairs = torch.arange(count).view(alike, -1).T.flatten()  # twins next to each other
+        unrolled = self._unroll(state.repeat(alike, 1), horizon, act)
+        trajectories, actions, rewards = (each[of_pairs] for each in unrolled)
+        fits = self._is_near(trajectories, FARTHEST)
         after = {"observation": trajectories[:, 1:], "reward": rewards.unsqueeze(-1)}
         rows = TensorDict({"observation": trajectories[:, :-1], "action": actions, "next": after})
         rows.batch_size = [count, horizon]
-        kept = batch[chosen].select(*rows.keys(True, True))  # instead of those that the teacher cannot know about
-        kept[fits] = rows[fits]
+        kept = batch[chosen.repeat_interleave(alike)].select(*rows.keys(True, True))
+        kept[fits] = rows[fits]  # but for those that the teacher cannot know about
+        is_second = (torch.arange(count) % 2 == alike - 1).to(fits.device) & (alike == 2)
+        kept["is_twin"] = (is_second & fits & fits.roll(1)).unsqueeze(1).repeat(1, horizon)
         return kept
 
     def _unroll(
@@ -144,15 +160,18 @@ class TeacherModule(WorldModelModule):
         """Tell which of the trajectories ``(B, H, S)`` stay where there are data, ``(B,)``."""
         return (self.world_model.state_scaler(trajectories).abs() < limit).flatten(1).all(1)
 
+    def _draw_deviations(self, count: int) -> Tensor:
+        """Return a standard deviation of the noise for each trajectory, ``(count, 1, 1)``."""
+        return self.noise * torch.rand(count, 1, 1).square()
+
     def _draw_noise(self, count: int, horizon: int) -> Tensor:
-        """Return noise ``(count, H, A)``, piecewise constant in time."""
+        """Return unit normal noise ``(count, H, A)``, piecewise constant in time."""
         draws = torch.randn(count, horizon, self.world_model.action_dim)
         renew = torch.rand(count, horizon, 1) < 1 / self.mean_hold
         renew[:, 0] = True
         steps = torch.arange(horizon).view(1, -1, 1)
         last = torch.where(renew, steps, 0).cummax(1).values
-        deviation = self.noise * torch.rand(count, 1, 1).square()
-        return deviation * draws.gather(1, last.expand_as(draws))
+        return draws.gather(1, last.expand_as(draws))
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return the trajectories that are to be served next, so that a resumed run goes on exactly."""
@@ -161,3 +180,9 @@ class TeacherModule(WorldModelModule):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore what ``get_extra_state`` returned."""
         self._labelled = [TensorDict(rows).auto_batch_size_(2).unflatten_keys(".") for rows in state["labelled"]]
+
+
+def _move_within(actions: Tensor, by: Tensor) -> Tensor:
+    """Return actions moved by some noise, the other way where they would leave their range."""
+    moved = actions + by
+    return torch.where(moved.abs() > 1, actions - by, moved).clamp(-1, 1)

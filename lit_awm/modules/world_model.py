@@ -11,10 +11,12 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from tensordict import TensorDict
 from torch import Tensor, nn
 
+from lit_awm.checks import check_at_least
 from lit_awm.distributed import gather, shard
 from lit_awm.models import WorldModel
 from lit_awm.modules.optimization import build_optimizer, check_optimizer, default_optimizer, prefixed
 
+LEAST_DIFFERENCE = 1e-3  # standard deviations between twins, below which a difference need not be right
 FAR = 10.0  # standard deviations from the mean, beyond which errors count relative to the distance
 
 
@@ -24,15 +26,21 @@ class WorldModelModule(LightningModule):
     A batch is a ``TensorDict`` ``(B, H)`` with ``observation``, ``action`` and ``next``: ``observation``, ``reward``.
     The first batch ever seen sets the model's standardisation.
 
+    Where ``is_twin`` tells that a trajectory differs from the one before it by a little noise on the actions alone, as
+    a teacher labels them, the difference between the two is learned as well. What is used of a world model is its
+    gradients, and a model may be right about where actions lead and wrong about what they change. The difference stands
+    for the derivative of Sobolev training (Czarnecki et al., 2017, arXiv:1706.04859).
+
     Args:
         world_model: The model to fit.
         optimizer: Makes the optimizer from the parameters.
         scheduler: Makes the learning-rate schedule, stepped after every update.
         compile_model: Whether the pass through the model is compiled, which takes a minute at first and pays for large
             models and on GPUs. Compiling the whole module by ``torch.compile(module)`` fails in Lightning's logging.
+        sensitivity_weight: Weight of the relative error of differences between twins.
 
     Raises:
-        ValueError: If optimizer or scheduler cannot be made of its arguments.
+        ValueError: If ``sensitivity_weight`` is negative, or optimizer or scheduler cannot be made of its arguments.
     """
 
     phases = ("world_model",)
@@ -43,9 +51,11 @@ class WorldModelModule(LightningModule):
         optimizer: OptimizerCallable = default_optimizer,
         scheduler: LRSchedulerCallable | None = None,
         compile_model: bool = False,
+        sensitivity_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        self.world_model = world_model
+        check_at_least(0, sensitivity_weight=sensitivity_weight)
+        self.world_model, self.sensitivity_weight = world_model, sensitivity_weight
         self._compiled = torch.compile(world_model.members) if compile_model else None
         self.optimizer, self.scheduler = optimizer, scheduler
         check_optimizer(self.trained_parameters(), optimizer, scheduler)
@@ -59,23 +69,38 @@ class WorldModelModule(LightningModule):
 
         It is the mean over the members of an ensemble. Where a state, a difference or a reward is more than ten
         standard deviations from its mean its error counts relative to that, so that an episode that diverges does not
-        outweigh all others. A learned reward adds its own error; a clock, which is counted, adds none.
+        outweigh all others. A learned reward adds its own error; a clock, which is counted, adds none. Twins add what
+        share of the difference between them the model does not explain.
         """
-        model, states, next_states = self.world_model, batch["observation"], batch["next", "observation"]
+        predicted, target, scale = self._predict(batch)
+        error = (predicted - target) / scale
+        if self.world_model.reward_fn is not None:
+            loss, parts = error.square().mean(), dict[str, Tensor]()
+        else:
+            parts = {"state_loss": error[..., :-1].square().mean(), "reward_loss": error[..., -1:].square().mean()}
+            loss = parts["state_loss"] + parts["reward_loss"]
+        if self.sensitivity_weight and "is_twin" in batch.keys():
+            parts["sensitivity_error"] = _sensitivity_error(predicted, target, scale, batch["is_twin"])
+            loss = loss + self.sensitivity_weight * parts["sensitivity_error"]
+        return loss, {name: value.detach() for name, value in {"loss": loss, **parts}.items()}
+
+    def _predict(self, batch: TensorDict) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what each member predicts ``(M, B, H, D)``, what is right, and the scale of errors, ``(B, H, D)``.
+
+        These are states without a clock and, unless it is known, the reward.
+        """
+        model, states, target = self.world_model, batch["observation"], batch["next", "observation"]
         prediction = (self._compiled or model.members)(states, batch["action"])
-        distance = model.standard_targets(states, next_states).abs() / FAR
-        error = (prediction.state - next_states) / (model.error_scale * distance.clamp(min=1))
+        scale = model.error_scale * (model.standard_targets(states, target).abs() / FAR).clamp(min=1)
+        predicted = prediction.state
         if model.clock_step is not None:
-            error = error[..., :-1]
-        state_loss = error.square().mean()
-        if model.reward_fn is not None:
-            return state_loss, {"loss": state_loss.detach()}
-        reward = batch["next", "reward"]
-        distance = (model.reward_scaler(reward).abs() / FAR).clamp(min=1).squeeze(-1)
-        reward_error = (prediction.reward - reward.squeeze(-1)) / (model.reward_scaler.scale * distance)
-        reward_loss = reward_error.square().mean()
-        loss = state_loss + reward_loss
-        return loss, {"loss": loss.detach(), "state_loss": state_loss.detach(), "reward_loss": reward_loss.detach()}
+            predicted, target, scale = predicted[..., :-1], target[..., :-1], scale[..., :-1]
+        if model.reward_fn is None:
+            reward = batch["next", "reward"]
+            reward_scale = model.reward_scaler.scale * (model.reward_scaler(reward).abs() / FAR).clamp(min=1)
+            predicted = torch.cat([predicted, prediction.reward.unsqueeze(-1)], dim=-1)
+            target, scale = torch.cat([target, reward], dim=-1), torch.cat([scale, reward_scale], dim=-1)
+        return predicted, target, scale
 
     def loss(self, batch: TensorDict) -> Tensor:
         """Return the training loss of a batch, a scalar."""
@@ -123,3 +148,18 @@ class WorldModelModule(LightningModule):
                 "it with a PolicyModule or an AlternatingModule."
             )
         return build_optimizer(self.trained_parameters(), self.optimizer, self.scheduler)
+
+
+def _sensitivity_error(predicted: Tensor, target: Tensor, scale: Tensor, is_twin: Tensor) -> Tensor:
+    """Return the share of the squared differences between twins that is not explained, the mean over components.
+
+    Args:
+        predicted: ``(M, B, H, D)``, by each of ``M`` members.
+        target: ``(B, H, D)``.
+        scale: ``(B, H, D)``.
+        is_twin: ``(B, H)``, the same for all steps: whether a trajectory is a twin of the one before.
+    """
+    are_twins, least = is_twin[1:].unsqueeze(-1), LEAST_DIFFERENCE**2 * is_twin.sum().clamp(min=1)
+    expected = torch.where(are_twins, target.diff(dim=0) / scale[1:], 0.0)
+    unexplained = torch.where(are_twins, (predicted - target).diff(dim=1) / scale[1:], 0.0)
+    return (unexplained.square().sum((1, 2)) / (expected.square().sum((0, 1)) + least)).mean()

@@ -45,6 +45,7 @@ class Method(NamedTuple):
         trials: Episodes without noise after the updates.
         family: Of world models that it puts into the recipe, or None.
         options: Further options of the recipe.
+        is_paced: Whether it has as many updates as environment steps.
     """
 
     recipe: str
@@ -52,6 +53,7 @@ class Method(NamedTuple):
     trials: int = 0
     family: str | None = None
     options: Sequence[str] = ()
+    is_paced: bool = False
 
     def iterations(self, episodes: int) -> int:
         """Return how many outer iterations there are in some real episodes: one at least."""
@@ -63,7 +65,7 @@ class Method(NamedTuple):
         return WARMUP + (iterations - 1) * self.num_envs + iterations * self.trials
 
 
-AGENTS = {"sac": Method("sac", 1), "online_dt": Method("online_dt", 1)}
+AGENTS = {"sac": Method("sac", 1, is_paced=True), "online_dt": Method("online_dt", 1)}
 METHODS = {
     **{family: Method("common", 3, 1, family) for family in FAMILIES},
     "actions_untaught": Method("common", 3, 1, "actions", UNTAUGHT),  # no labelled trajectories, one turn an iteration
@@ -91,16 +93,18 @@ class Job(NamedTuple):
             length = f"--episode_length={self.episode_length}"
             return [*CLI, "oracle", self.system, length, f"--lookahead={LOOKAHEAD}", "--json"]
         method, folder = METHODS[self.method], self.folder(out)
-        iterations = method.iterations(episodes)
+        iterations, at_once = method.iterations(episodes), max(1, STEPS // self.episode_length)  # short ones, as one
+        num_envs = method.num_envs * at_once
         words = [
             *("fit", f"--config={method.recipe}", "--resume", f"--seed_everything={self.seed}"),
             *(f"--data.env={self.system}", f"--data.episode_length={self.episode_length}"),
-            *(f"--data.num_envs={method.num_envs}", f"--data.warmup_episodes={WARMUP}"),
+            *(f"--data.num_envs={num_envs}", f"--data.warmup_episodes={WARMUP * at_once}"),
             *(f"--trainer.max_epochs={iterations}", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"),
             *(f"--trainer.logger.save_dir={folder.parent}", f"--trainer.logger.name={folder.name}"),
         ]
         swap = [] if method.family is None else options_of(method.family, self.episode_length)
-        return [*CLI, *words, *swap, *method.options, *options]
+        pace = [f"--data.agent_updates={num_envs * self.episode_length}"] if method.is_paced else []
+        return [*CLI, *words, *pace, *swap, *method.options, *options]
 
 
 def run_study(

@@ -20,6 +20,7 @@ from lit_awm.models import (
     SimulatorWorldModel,
 )
 from lit_awm.modules import AlternatingModule, PolicyModule, TeacherModule
+from lit_awm.modules.teacher import _move_within
 
 BATCH, HORIZON = 6, 8
 
@@ -63,19 +64,50 @@ def test_half_of_a_batch_is_recorded_and_half_labelled_by_the_teacher() -> None:
 
 def test_labelled_actions_are_the_policys_or_recorded_ones_but_for_noise_that_is_held() -> None:
     batch, policy = trajectories(), make_policy()
-    labelled = torch.cat([make_teacher(batch, noise=0).add_to(batch, policy)[BATCH // 2 :] for _ in range(8)])
+    quiet = {"noise": 0, "twin_noise": 0}
+    labelled = torch.cat([make_teacher(batch, **quiet).add_to(batch, policy)[BATCH // 2 :] for _ in range(8)])
     follows = (labelled["action"] - policy(labelled["observation"])).abs().amax((1, 2)) < 1e-6
     repeats = (labelled["action"].unsqueeze(1) == batch["action"]).flatten(2).all(2).any(1)
     assert (follows ^ repeats).all()
     assert follows.any()
     assert repeats.any()
 
-    noise = make_teacher(batch, noise=0.5, mean_hold=4.0)._draw_noise(500, 100)
+    teacher = make_teacher(batch, noise=0.5, mean_hold=4.0)
+    noise = teacher._draw_deviations(500) * teacher._draw_noise(500, 100)
     assert (noise.diff(dim=1) != 0).float().mean().item() == pytest.approx(1 / 4, abs=0.02)
     assert noise.std(dim=(1, 2)).max() > 3 * noise.std(dim=(1, 2)).median() / 2  # each trajectory has its own
     assert noise.square().mean().sqrt().item() == pytest.approx(0.5 / 5**0.5, rel=0.1)
     loud = make_teacher(batch, noise=5.0).add_to(batch, policy)
     assert loud["action"].abs().max() <= 1
+
+
+def test_twins_have_the_same_beginning_and_nearly_the_same_actions() -> None:
+    batch, policy = torch.cat([trajectories(), trajectories()]), make_policy()  # six labelled ones: three pairs
+    mixed = make_teacher(batch, noise=0.5, twin_noise=0.1, mean_hold=2.0).add_to(batch, policy)
+    assert mixed["is_twin"][:, 0].tolist() == [False] * 6 + [False, True] * 3
+    assert (mixed["is_twin"] == mixed["is_twin"][:, :1]).all()
+    first, second = mixed[6::2], mixed[7::2]
+    assert torch.equal(first["observation"][:, 0], second["observation"][:, 0])
+    apart = (second["action"] - first["action"]).abs()
+    assert apart.max() < 0.5
+    assert (apart > 0).all()
+    assert second["action"].abs().max() <= 1
+
+
+def test_noise_between_twins_turns_round_at_the_bounds() -> None:
+    actions, by = torch.tensor([0.5, 0.95, 0.95, -1.0]), torch.tensor([0.1, 0.1, -0.1, -0.2])
+    torch.testing.assert_close(_move_within(actions, by), torch.tensor([0.6, 0.85, 0.85, -0.8]))
+
+
+@pytest.mark.parametrize(("batch_size", "twin_noise"), [(2, 0.1), (6, 0.1), (12, 0.0)])
+def test_a_trajectory_whose_twin_is_in_another_batch_is_none(batch_size: int, twin_noise: float) -> None:
+    batch = torch.cat([trajectories(), trajectories()])[:batch_size]
+    teacher = make_teacher(batch, twin_noise=twin_noise)
+    for _ in range(12):  # more than are labelled at once
+        mixed = teacher.add_to(batch, make_policy())
+        twins = mixed["is_twin"][:, 0].nonzero().flatten()
+        assert len(twins) == (batch_size // 2 // 2 if twin_noise else 0)
+        assert torch.equal(mixed["observation"][twins, 0], mixed["observation"][twins - 1, 0])
 
 
 def test_trajectories_far_from_the_data_are_left_out() -> None:
@@ -85,6 +117,7 @@ def test_trajectories_far_from_the_data_are_left_out() -> None:
     mixed = teacher.add_to(batch, make_policy())
     repeats = (mixed["next", "observation"].unsqueeze(1) == batch["next", "observation"]).flatten(2).all(2).any(1)
     assert repeats.all()  # recorded ones are in their places
+    assert not mixed["is_twin"].any()
 
 
 def test_the_teacher_learns_single_steps_from_some_of_them() -> None:
@@ -186,6 +219,7 @@ def test_a_pass_ends_with_a_policy_that_the_teacher_thinks_no_worse_than_any_bef
     ("options", "words"),
     [
         ({"noise": -1.0}, "noise must be at least 0, got -1"),
+        ({"twin_noise": -0.1}, "twin_noise must be at least 0, got -0.1"),
         ({"mean_hold": 0.5}, "mean_hold must be at least 1, got 0.5"),
         ({"transitions": 0}, "transitions must be .*1.*, got 0"),
     ],

@@ -47,6 +47,68 @@ def test_it_learns_a_linear_system_under_a_stock_trainer(make_trainer: Callable[
     assert after < 0.02 * before
 
 
+def test_what_is_not_explained_of_the_difference_between_twins_is_an_error() -> None:
+    data = trajectories(4)
+    data["is_twin"] = torch.tensor([False, True, False, False]).unsqueeze(1).expand(4, 8).clone()
+    module = WorldModelModule(ActionsWorldModel(2, 2, CausalTransformer(8, 1, 1, max_horizon=8)), sensitivity_weight=3)
+    module.fit_statistics(data)
+    model = module.world_model
+    predicted = model(data["observation"], data["action"])
+    error = torch.cat([predicted.state, predicted.reward.unsqueeze(-1)], -1)
+    error = error - torch.cat([data["next", "observation"], data["next", "reward"]], -1)
+    target = torch.cat([data["next", "observation"], data["next", "reward"]], -1)
+    shares = (error[1] - error[0]).square().sum(0) / (target[1] - target[0]).square().sum(0)
+    loss, metrics = module.loss_and_metrics(data)
+    torch.testing.assert_close(metrics["sensitivity_error"], shares.mean(), rtol=1e-4, atol=0)
+    alone, _ = WorldModelModule(model, sensitivity_weight=0).loss_and_metrics(data)
+    torch.testing.assert_close(loss, alone + 3 * shares.mean(), rtol=1e-4, atol=0)
+
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)  # it thinks that nothing depends on actions: all is left unexplained
+    same_start = data.clone()
+    same_start["observation"][1, 0] = same_start["observation"][0, 0]
+    _, metrics = module.loss_and_metrics(same_start)
+    torch.testing.assert_close(metrics["sensitivity_error"], torch.tensor(1.0), rtol=1e-4, atol=0)
+    data["is_twin"][:] = False
+    assert module.loss_and_metrics(data)[1]["sensitivity_error"] == 0
+
+
+def with_twins(data: TensorDict) -> TensorDict:
+    """Trajectories, each with a twin whose actions are off by a fiftieth."""
+    twins, shift = data.clone(), 0.02 * torch.randn_like(data["action"])
+    effect = torch.zeros(len(data), 2)
+    for step in range(data.shape[1]):
+        effect = 0.9 * effect + shift[:, step]
+        twins["next", "observation"][:, step] += 100 * effect
+    twins["action"] += shift
+    both = torch.stack([data, twins], dim=1).flatten(0, 1)
+    both["is_twin"] = (torch.arange(len(both)) % 2 == 1).unsqueeze(1).repeat(1, data.shape[1])
+    return both
+
+
+def test_with_twins_it_learns_what_actions_change_from_fewer_trajectories() -> None:
+    error = dict[float, float]()
+    for weight in (0.0, 1.0):
+        torch.manual_seed(0)
+        data, fresh = with_twins(trajectories(8)), trajectories(64)
+        model = ActionsWorldModel(
+            2, 2, CausalTransformer(32, 1, 2, 8), reward_fn=lambda state, action, after: after[..., 0]
+        )
+        module = WorldModelModule(model, sensitivity_weight=weight)
+        module.fit_statistics(data)
+        optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+        for _ in range(400):
+            optimizer.zero_grad()
+            module.loss(data).backward()
+            optimizer.step()
+        actions = fresh["action"].requires_grad_()
+        last = model(fresh["observation"], actions).state[:, -1, 0]
+        (gradient,) = torch.autograd.grad(last.sum(), actions)
+        right = 100 * 0.9 ** torch.arange(7, -1, -1.0)
+        error[weight] = (gradient[..., 0] - right).square().mean().sqrt().item()
+    assert error[1.0] < 0.7 * error[0.0]
+
+
 def test_it_fits_alone_on_collected_experience(make_trainer: Callable[..., Trainer]) -> None:
     data = ExperienceDataModule("bioreactor", episode_length=10, num_envs=2, warmup_episodes=4, world_model_updates=3)
     module = WorldModelModule(ActionsWorldModel(data.state_dim, data.action_dim, CausalTransformer(8, 1, 1, 10)))

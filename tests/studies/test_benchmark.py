@@ -43,6 +43,14 @@ def test_every_method_has_the_same_number_of_episodes() -> None:
         assert (words["--data.episode_length"], words["--seed_everything"]) == ("200", "3")
 
 
+def test_short_episodes_are_so_many_more_that_there_are_as_many_steps() -> None:
+    for name, method in METHODS.items():
+        command = Job(name, "invasive_plant", 10, 3).command(Path("x"), round_down(5000))
+        words = dict(word.split("=", 1) for word in command if "=" in word)
+        assert (words["--data.num_envs"], words["--data.warmup_episodes"]) == (str(10 * method.num_envs), "120")
+        assert words.get("--data.agent_updates") == ("100" if name == "sac" else None)
+
+
 def test_all_systems_of_the_testbed_are_studied() -> None:
     assert len(SYSTEMS) == 21
 
@@ -57,7 +65,7 @@ def test_a_study_runs_each_job_once_and_goes_on_with_the_rest(capsys: pytest.Cap
     assert output.read_bytes() == said
     assert [row["method"] for row in rows] == ["markov", "sac"]
     assert rows[1] == first[0]
-    assert rows[1]["env_steps"] == 130
+    assert rows[1]["env_steps"] == 1300
     assert rows[1]["peak_memory_mb"] > 100
     with Path("runs/study/results.csv").open(newline="") as file:
         assert [row["method"] for row in csv.DictReader(file)] == ["markov", "sac"]
