@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
         "--env-steps",
         type=int,
         default=5000,
-        help="most environment steps of a run, at 100 steps an episode; longer episodes are as many, and of shorter ones "
+        help="most environment steps of a run, at 100 steps an episode; longer ones are as many, and of shorter ones "
         "as many as fit into 100 steps take the place of one (default: 5000)",
     )
     cores = os.cpu_count() or 1
