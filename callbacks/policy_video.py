@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_awm.analysis.film import film
 from lit_awm.analysis.trajectories import save_animation
@@ -23,8 +24,9 @@ VIDEO = "policy"
 class PolicyVideo(Callback):
     """Write ``policy.gif`` into the log directory: an episode of the policy, as ``lit-awm play`` shows it.
 
-    It is made when training ends, and handed to the logger of wandb. An episode more in the real environment is played
-    for it, which is neither counted nor learned from.
+    It is made when training ends, and handed to the logger of wandb. An episode more in the real environment of an
+    :class:`~lit_awm.data.ExperienceDataModule` is played for it, which is neither counted nor learned from. Where there
+    is no such data module or no policy, or a task's package cannot draw on this machine, a warning says so.
 
     Args:
         every: Evaluations from one film to the next; 0 for the last alone.
@@ -40,28 +42,38 @@ class PolicyVideo(Callback):
         check_count(1, frames=frames)
         check_positive(frames_per_second=frames_per_second)
         self.every, self.frames, self.frames_per_second = every, frames, frames_per_second
-        self._count, self._made_after = 0, 0
+        self._count, self._made_after, self._can_film = 0, -1, False
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._count, self._made_after = 0, -1
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        self._can_film = isinstance(data, ExperienceDataModule) and hasattr(pl_module, "behaviour_policy")
+        if not self._can_film:
+            rank_zero_warn("PolicyVideo films the policy in an ExperienceDataModule's environment; there is none here.")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._count += not trainer.sanity_checking
-        if self.every and not trainer.sanity_checking and self._count % self.every == 0:
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        self._count += 1
+        if self.every and self._count % self.every == 0:
             self._film(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self._count or self._made_after != self._count:
+        if self._made_after != self._count:
             self._film(trainer, pl_module)
 
     def _film(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._made_after = self._count
         log_dir = trainer.log_dir  # a collective call
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        if log_dir is None or not trainer.is_global_zero or not isinstance(data, ExperienceDataModule):
+        if log_dir is None or not trainer.is_global_zero or not self._can_film:
             return
         module: Any = pl_module
         world_model = module.policy.world_model if isinstance(module, AlternatingModule) else None
         states = generator_states()
-        shown = film(data, module.behaviour_policy, world_model, self.frames)
+        shown = film(trainer.datamodule, module.behaviour_policy, world_model, self.frames)  # type: ignore[attr-defined]
         set_generator_states(states)
+        if shown.problem:
+            rank_zero_warn(f"PolicyVideo shows curves, since the task cannot be drawn here: {shown.problem}")
         path, content = Path(log_dir) / f"{VIDEO}.gif", io.BytesIO()
         save_animation(shown.images, content, self.frames_per_second, "GIF")
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -53,7 +53,11 @@ class AlternatingProgress(TQDMProgressBar):
     def __init__(self, refresh_rate: int = 10) -> None:
         super().__init__(refresh_rate=refresh_rate if sys.stdout.isatty() else 10 * refresh_rate, leave=True)
         self._phase = ""
-        self._begin = 0.0, 0.0, 0  # time, iterations and environment steps when training began
+        self._begin: tuple[float, float, int] | None = None  # time, iterations and environment steps
+
+    def on_train_start(self, *arguments: Any) -> None:
+        super().on_train_start(*arguments)
+        self._begin = None
 
     def init_train_tqdm(self) -> Any:
         """Return the bar of an iteration."""
@@ -67,15 +71,14 @@ class AlternatingProgress(TQDMProgressBar):
         bar.fp = _Output(bar.fp)
         return bar
 
-    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
-        super().on_train_start(trainer, *_)
-        self._begin = time.perf_counter(), _iterations(trainer), _env_steps(trainer) or 0
-
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
         super().on_train_epoch_start(trainer, *_)
         self._describe(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._begin is None:  # only now do the loops of a resumed run stand where it goes on
+            before = trainer.current_epoch + batch_idx / max(trainer.num_training_batches, 1)
+            self._begin = time.perf_counter(), before, _env_steps(trainer) or 0
         phase = batch["phase"] if isinstance(batch, TensorDictBase) and "phase" in batch.keys() else ""
         if phase != self._phase:
             self._phase = phase
@@ -87,9 +90,10 @@ class AlternatingProgress(TQDMProgressBar):
         """Return the words behind the bar."""
         metrics = trainer.callback_metrics
         words: dict[str, int | str | float | dict[str, float]] = {}
-        begin, before, steps_before = self._begin
-        elapsed, iterations, steps = time.perf_counter() - begin, _iterations(trainer), _env_steps(trainer)
-        if steps is not None:
+        now = time.perf_counter()
+        begin, before, steps_before = self._begin or (now, 0.0, 0)
+        elapsed, iterations, steps = now - begin, _iterations(trainer), _env_steps(trainer)
+        if steps is not None and elapsed > 0:
             words["env steps"] = f"{steps} ({(steps - steps_before) / elapsed:.3g}/s)"
         if iterations > before and trainer.max_epochs is not None and trainer.max_epochs > 0:
             left = elapsed / (iterations - before) * (trainer.max_epochs - iterations)

@@ -233,8 +233,8 @@ def _load_offered() -> None:
     for offered in entry_points(group=ENTRY_POINTS):
         try:
             offered.load()
-        except (ImportError, AttributeError) as error:
-            warnings.warn(f"The model {offered.name} ({offered.value}) cannot be loaded: {error}.", stacklevel=2)
+        except Exception as error:  # whatever goes wrong when somebody else's package is imported
+            warnings.warn(f"The model {offered.name} ({offered.value}) cannot be loaded: {error!r}.", stacklevel=2)
 
 
 def _quieten() -> None:

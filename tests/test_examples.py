@@ -63,10 +63,19 @@ def test_a_package_offers_models_by_the_names_of_their_classes(tmp_path: Path, m
     assert type(module.policy.world_model.backbone).__name__ == "OfferedBackbone"
 
 
-def test_a_model_that_cannot_be_loaded_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    offered = EntryPoint("Broken", "no_such_package:Broken", recipes.ENTRY_POINTS)
+@pytest.mark.parametrize(
+    ("text", "error"), [(None, "ModuleNotFoundError"), ("x = ", "SyntaxError"), ("1 / 0", "ZeroDivisionError")]
+)
+def test_a_model_that_cannot_be_loaded_is_named(
+    text: str | None, error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = f"broken_package_{error.lower()}"
+    if text is not None:
+        (tmp_path / f"{package}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    offered = EntryPoint("Broken", f"{package}:Broken", recipes.ENTRY_POINTS)
     monkeypatch.setattr(recipes, "entry_points", lambda group: [offered])
-    with pytest.warns(UserWarning, match=r"Broken \(no_such_package:Broken\) cannot be loaded: No module"):
+    with pytest.warns(UserWarning, match=rf"Broken \({package}:Broken\) cannot be loaded: {error}"):
         recipes.build([])
 
 

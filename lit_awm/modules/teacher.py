@@ -40,7 +40,8 @@ class TeacherModule(WorldModelModule):
             a square of what is drawn uniformly.
         mean_hold: Mean number of steps for which noise is held.
         twin_noise: Standard deviation of the noise between twins, which is turned round where it would leave the range
-            of actions; 0 for trajectories that have nothing to do with each other.
+            of actions; 0 for trajectories that have nothing to do with each other. A batch has twins if it has four
+            trajectories at least.
         optimizer: Makes the optimizer from the parameters.
         scheduler: Makes the learning-rate schedule, stepped after every update.
 
@@ -87,15 +88,19 @@ class TeacherModule(WorldModelModule):
     def add_to(self, batch: TensorDict, policy: Policy) -> TensorDict:
         """Return a batch ``(B, H)`` of recorded trajectories with labelled ones in place of the second half.
 
-        ``is_twin`` tells which of them are twins of the one before.
+        ``twin_weight`` is above 0 for twins of the one before, so that its mean over the batch is 1 if there are any.
         """
         if not self._labelled:
-            self._labelled = list(self._label(batch, policy).chunk(LABELLED_AT_ONCE))
+            with torch.autocast(self.device.type, enabled=False):
+                self._labelled = list(self._label(batch, policy).chunk(LABELLED_AT_ONCE))
         labelled = self._labelled.pop().to(batch.device or batch["observation"].device)
-        labelled["is_twin"][0] = False  # of a trajectory that was served before
-        recorded = batch.select(*labelled.exclude("is_twin").keys(True, True))[: len(batch) - len(labelled)]
-        recorded["is_twin"] = labelled["is_twin"].new_zeros(recorded.shape)
-        return torch.cat([recorded, labelled])
+        is_twin = labelled.pop("is_twin")
+        is_twin[0] = False  # of a trajectory that was served before
+        recorded = batch.select(*labelled.keys(True, True))[: len(batch) - len(labelled)]
+        mixed = torch.cat([recorded, labelled])
+        weight = torch.cat([torch.zeros_like(is_twin[:1]).expand(len(recorded), -1), is_twin]).float()
+        mixed["twin_weight"] = weight / weight.mean().clamp(min=1 / len(mixed))
+        return mixed
 
     @torch.no_grad()
     def judge(self, initial_state: Tensor, horizon: int, policy: Policy, disagreement_weight: float = 0.0) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from lit_awm.distributed import gather, shard
 from lit_awm.models import WorldModel
 from lit_awm.modules.optimization import build_optimizer, check_optimizer, default_optimizer, prefixed
 
-LEAST_DIFFERENCE = 1e-3  # standard deviations between twins, below which a difference need not be right
+LEAST_DIFFERENCE = 1e-2  # standard deviations between twins, below which a difference need not be right
 FAR = 10.0  # standard deviations from the mean, beyond which errors count relative to the distance
 
 
@@ -26,10 +27,11 @@ class WorldModelModule(LightningModule):
     A batch is a ``TensorDict`` ``(B, H)`` with ``observation``, ``action`` and ``next``: ``observation``, ``reward``.
     The first batch ever seen sets the model's standardisation.
 
-    Where ``is_twin`` tells that a trajectory differs from the one before it by a little noise on the actions alone, as
-    a teacher labels them, the difference between the two is learned as well. What is used of a world model is its
-    gradients, and a model may be right about where actions lead and wrong about what they change. The difference stands
-    for the derivative of Sobolev training (Czarnecki et al., 2017, arXiv:1706.04859).
+    Where ``twin_weight`` tells that a trajectory differs from the one before it by a little noise on the actions alone,
+    as a teacher labels them, a model that reads no state but the first learns the difference between the two as well.
+    What is used of a world model is its gradients, and a model may be right about where actions lead and wrong about
+    what they change. The difference stands for the derivative of Sobolev training (Czarnecki et al., 2017,
+    arXiv:1706.04859). It is computed in full precision, whatever the trainer's.
 
     Args:
         world_model: The model to fit.
@@ -37,7 +39,7 @@ class WorldModelModule(LightningModule):
         scheduler: Makes the learning-rate schedule, stepped after every update.
         compile_model: Whether the pass through the model is compiled, which takes a minute at first and pays for large
             models and on GPUs. Compiling the whole module by ``torch.compile(module)`` fails in Lightning's logging.
-        sensitivity_weight: Weight of the relative error of differences between twins.
+        sensitivity_weight: Weight of the relative error of differences between twins, where a batch has any.
 
     Raises:
         ValueError: If ``sensitivity_weight`` is negative, or optimizer or scheduler cannot be made of its arguments.
@@ -69,20 +71,25 @@ class WorldModelModule(LightningModule):
 
         It is the mean over the members of an ensemble. Where a state, a difference or a reward is more than ten
         standard deviations from its mean its error counts relative to that, so that an episode that diverges does not
-        outweigh all others. A learned reward adds its own error; a clock, which is counted, adds none. Twins add what
-        share of the difference between them the model does not explain.
+        outweigh all others. A learned reward adds its own error; a clock, which is counted, adds none. Twins add the
+        ``sensitivity_error``: what share of the squared difference between them the model does not explain.
         """
         predicted, target, scale = self._predict(batch)
         error = (predicted - target) / scale
         if self.world_model.reward_fn is not None:
-            loss, parts = error.square().mean(), dict[str, Tensor]()
+            parts = {"state_loss": error.square().mean()}
         else:
             parts = {"state_loss": error[..., :-1].square().mean(), "reward_loss": error[..., -1:].square().mean()}
-            loss = parts["state_loss"] + parts["reward_loss"]
-        if self.sensitivity_weight and "is_twin" in batch.keys():
-            parts["sensitivity_error"] = _sensitivity_error(predicted, target, scale, batch["is_twin"])
+        loss = torch.stack(list(parts.values())).sum()
+        if self._learns_differences(batch):
+            weight = batch["twin_weight"][:, 0]
+            parts["sensitivity_error"] = _sensitivity_error(predicted, target, scale, weight)
             loss = loss + self.sensitivity_weight * parts["sensitivity_error"]
         return loss, {name: value.detach() for name, value in {"loss": loss, **parts}.items()}
+
+    def _learns_differences(self, batch: TensorDict) -> bool:
+        reads_later_states = self.world_model.reads_later_states  # and is told what actions have changed
+        return self.sensitivity_weight > 0 and not reads_later_states and "twin_weight" in batch.keys()
 
     def _predict(self, batch: TensorDict) -> tuple[Tensor, Tensor, Tensor]:
         """Return what each member predicts ``(M, B, H, D)``, what is right, and the scale of errors, ``(B, H, D)``.
@@ -90,7 +97,8 @@ class WorldModelModule(LightningModule):
         These are states without a clock and, unless it is known, the reward.
         """
         model, states, target = self.world_model, batch["observation"], batch["next", "observation"]
-        prediction = (self._compiled or model.members)(states, batch["action"])
+        with torch.autocast(states.device.type, enabled=False) if self._learns_differences(batch) else nullcontext():
+            prediction = (self._compiled or model.members)(states, batch["action"])
         scale = model.error_scale * (model.standard_targets(states, target).abs() / FAR).clamp(min=1)
         predicted = prediction.state
         if model.clock_step is not None:
@@ -150,16 +158,19 @@ class WorldModelModule(LightningModule):
         return build_optimizer(self.trained_parameters(), self.optimizer, self.scheduler)
 
 
-def _sensitivity_error(predicted: Tensor, target: Tensor, scale: Tensor, is_twin: Tensor) -> Tensor:
-    """Return the share of the squared differences between twins that is not explained, the mean over components.
+def _sensitivity_error(predicted: Tensor, target: Tensor, scale: Tensor, twin_weight: Tensor) -> Tensor:
+    """Return the share of the squared differences between twins that is not explained.
+
+    It is the weighted mean over trajectories, so that those of a batch may be split, of the mean over components.
 
     Args:
         predicted: ``(M, B, H, D)``, by each of ``M`` members.
         target: ``(B, H, D)``.
         scale: ``(B, H, D)``.
-        is_twin: ``(B, H)``, the same for all steps: whether a trajectory is a twin of the one before.
+        twin_weight: ``(B,)``, above 0 where a trajectory is a twin of the one before.
     """
-    are_twins, least = is_twin[1:].unsqueeze(-1), LEAST_DIFFERENCE**2 * is_twin.sum().clamp(min=1)
+    are_twins = twin_weight[1:, None, None] > 0
     expected = torch.where(are_twins, target.diff(dim=0) / scale[1:], 0.0)
     unexplained = torch.where(are_twins, (predicted - target).diff(dim=1) / scale[1:], 0.0)
-    return (unexplained.square().sum((1, 2)) / (expected.square().sum((0, 1)) + least)).mean()
+    shares = unexplained.square().mean(dim=2) / (expected.square().mean(dim=1) + LEAST_DIFFERENCE**2)
+    return (twin_weight[1:] * shares.mean(dim=(0, 2))).sum() / len(twin_weight)

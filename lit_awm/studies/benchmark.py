@@ -59,10 +59,21 @@ class Method(NamedTuple):
         """Return how many outer iterations there are in some real episodes: one at least."""
         return max(1, (episodes - WARMUP + self.num_envs) // (self.num_envs + self.trials))
 
-    def collected(self, episodes: int) -> int:
-        """Return how many real episodes there are when as many as ``episodes`` are allowed."""
-        iterations = self.iterations(episodes)
-        return WARMUP + (iterations - 1) * self.num_envs + iterations * self.trials
+    def collected(self, episodes: int, num_envs: int | None = None, warmup: int = WARMUP) -> int:
+        """Return how many real episodes there are when as many as ``episodes`` of 100 steps are allowed."""
+        iterations, num_envs = self.iterations(episodes), num_envs or self.num_envs
+        return warmup + (iterations - 1) * num_envs + iterations * self.trials
+
+    def at_once(self, episodes: int, length: int) -> tuple[int, int]:
+        """Return how many episodes are collected between updates, and how many with random controls.
+
+        Of episodes that are shorter than 100 steps there are as many more as the same number of steps has room for.
+        """
+        times = max(1, STEPS // length)
+        warmup, most = times * WARMUP, times * max(episodes, self.collected(episodes))
+        rounds = range(times * (self.num_envs + self.trials), 0, -1)
+        fitting = (n for n in rounds if warmup % n == 0 and self.collected(episodes, n, warmup) <= most)
+        return next(fitting), warmup
 
 
 AGENTS = {"sac": Method("sac", 1, is_paced=True), "online_dt": Method("online_dt", 1)}
@@ -93,12 +104,11 @@ class Job(NamedTuple):
             length = f"--episode_length={self.episode_length}"
             return [*CLI, "oracle", self.system, length, f"--lookahead={LOOKAHEAD}", "--json"]
         method, folder = METHODS[self.method], self.folder(out)
-        iterations, at_once = method.iterations(episodes), max(1, STEPS // self.episode_length)  # short ones, as one
-        num_envs = method.num_envs * at_once
+        iterations, (num_envs, warmup) = method.iterations(episodes), method.at_once(episodes, self.episode_length)
         words = [
             *("fit", f"--config={method.recipe}", "--resume", f"--seed_everything={self.seed}"),
             *(f"--data.env={self.system}", f"--data.episode_length={self.episode_length}"),
-            *(f"--data.num_envs={num_envs}", f"--data.warmup_episodes={WARMUP * at_once}"),
+            *(f"--data.num_envs={num_envs}", f"--data.warmup_episodes={warmup}"),
             *(f"--trainer.max_epochs={iterations}", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"),
             *(f"--trainer.logger.save_dir={folder.parent}", f"--trainer.logger.name={folder.name}"),
         ]

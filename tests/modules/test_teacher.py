@@ -84,8 +84,8 @@ def test_labelled_actions_are_the_policys_or_recorded_ones_but_for_noise_that_is
 def test_twins_have_the_same_beginning_and_nearly_the_same_actions() -> None:
     batch, policy = torch.cat([trajectories(), trajectories()]), make_policy()  # six labelled ones: three pairs
     mixed = make_teacher(batch, noise=0.5, twin_noise=0.1, mean_hold=2.0).add_to(batch, policy)
-    assert mixed["is_twin"][:, 0].tolist() == [False] * 6 + [False, True] * 3
-    assert (mixed["is_twin"] == mixed["is_twin"][:, :1]).all()
+    assert mixed["twin_weight"][:, 0].tolist() == [0.0] * 6 + [0.0, 4.0] * 3
+    assert (mixed["twin_weight"] == mixed["twin_weight"][:, :1]).all()
     first, second = mixed[6::2], mixed[7::2]
     assert torch.equal(first["observation"][:, 0], second["observation"][:, 0])
     apart = (second["action"] - first["action"]).abs()
@@ -105,7 +105,7 @@ def test_a_trajectory_whose_twin_is_in_another_batch_is_none(batch_size: int, tw
     teacher = make_teacher(batch, twin_noise=twin_noise)
     for _ in range(12):  # more than are labelled at once
         mixed = teacher.add_to(batch, make_policy())
-        twins = mixed["is_twin"][:, 0].nonzero().flatten()
+        twins = mixed["twin_weight"][:, 0].nonzero().flatten()
         assert len(twins) == (batch_size // 2 // 2 if twin_noise else 0)
         assert torch.equal(mixed["observation"][twins, 0], mixed["observation"][twins - 1, 0])
 
@@ -117,7 +117,17 @@ def test_trajectories_far_from_the_data_are_left_out() -> None:
     mixed = teacher.add_to(batch, make_policy())
     repeats = (mixed["next", "observation"].unsqueeze(1) == batch["next", "observation"]).flatten(2).all(2).any(1)
     assert repeats.all()  # recorded ones are in their places
-    assert not mixed["is_twin"].any()
+    assert not mixed["twin_weight"].any()
+
+
+def test_both_of_a_pair_must_be_near_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = torch.cat([trajectories(), trajectories()])
+    teacher = make_teacher(batch)
+    only_second = torch.arange(10 * 6) % 2 == 1
+    monkeypatch.setattr(teacher, "_is_near", lambda *_: only_second)
+    mixed = teacher.add_to(batch, make_policy())
+    assert not mixed["twin_weight"].any()
+    assert not torch.equal(mixed["action"][7], mixed["action"][6])  # it was labelled all the same
 
 
 def test_the_teacher_learns_single_steps_from_some_of_them() -> None:

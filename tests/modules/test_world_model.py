@@ -49,7 +49,7 @@ def test_it_learns_a_linear_system_under_a_stock_trainer(make_trainer: Callable[
 
 def test_what_is_not_explained_of_the_difference_between_twins_is_an_error() -> None:
     data = trajectories(4)
-    data["is_twin"] = torch.tensor([False, True, False, False]).unsqueeze(1).expand(4, 8).clone()
+    data["twin_weight"] = torch.tensor([0.0, 4.0, 0.0, 0.0]).unsqueeze(1).repeat(1, 8)
     module = WorldModelModule(ActionsWorldModel(2, 2, CausalTransformer(8, 1, 1, max_horizon=8)), sensitivity_weight=3)
     module.fit_statistics(data)
     model = module.world_model
@@ -59,18 +59,28 @@ def test_what_is_not_explained_of_the_difference_between_twins_is_an_error() -> 
     target = torch.cat([data["next", "observation"], data["next", "reward"]], -1)
     shares = (error[1] - error[0]).square().sum(0) / (target[1] - target[0]).square().sum(0)
     loss, metrics = module.loss_and_metrics(data)
-    torch.testing.assert_close(metrics["sensitivity_error"], shares.mean(), rtol=1e-4, atol=0)
+    torch.testing.assert_close(metrics["sensitivity_error"], shares.mean(), rtol=1e-3, atol=0)
     alone, _ = WorldModelModule(model, sensitivity_weight=0).loss_and_metrics(data)
-    torch.testing.assert_close(loss, alone + 3 * shares.mean(), rtol=1e-4, atol=0)
+    torch.testing.assert_close(loss, alone + 3 * shares.mean(), rtol=1e-3, atol=0)
 
     for parameter in model.parameters():
         torch.nn.init.zeros_(parameter)  # it thinks that nothing depends on actions: all is left unexplained
     same_start = data.clone()
     same_start["observation"][1, 0] = same_start["observation"][0, 0]
     _, metrics = module.loss_and_metrics(same_start)
-    torch.testing.assert_close(metrics["sensitivity_error"], torch.tensor(1.0), rtol=1e-4, atol=0)
-    data["is_twin"][:] = False
+    torch.testing.assert_close(metrics["sensitivity_error"], torch.tensor(1.0), rtol=1e-3, atol=0)
+    parts = [module.loss_and_metrics(part)[1]["sensitivity_error"] for part in data.chunk(2)]
+    torch.testing.assert_close(module.loss_and_metrics(data)[1]["sensitivity_error"], sum(parts) / 2)
+    data["twin_weight"][:] = 0
     assert module.loss_and_metrics(data)[1]["sensitivity_error"] == 0
+
+
+def test_a_model_that_reads_later_states_learns_no_differences() -> None:
+    data = with_twins(trajectories(4))
+    module = WorldModelModule(MarkovWorldModel(2, 2, hidden_dim=8))
+    module.fit_statistics(data)
+    _, metrics = module.loss_and_metrics(data)
+    assert "sensitivity_error" not in metrics
 
 
 def with_twins(data: TensorDict) -> TensorDict:
@@ -82,7 +92,7 @@ def with_twins(data: TensorDict) -> TensorDict:
         twins["next", "observation"][:, step] += 100 * effect
     twins["action"] += shift
     both = torch.stack([data, twins], dim=1).flatten(0, 1)
-    both["is_twin"] = (torch.arange(len(both)) % 2 == 1).unsqueeze(1).repeat(1, data.shape[1])
+    both["twin_weight"] = 2.0 * (torch.arange(len(both)) % 2).unsqueeze(1).repeat(1, data.shape[1])
     return both
 
 

@@ -43,12 +43,17 @@ def test_every_method_has_the_same_number_of_episodes() -> None:
         assert (words["--data.episode_length"], words["--seed_everything"]) == ("200", "3")
 
 
-def test_short_episodes_are_so_many_more_that_there_are_as_many_steps() -> None:
+@pytest.mark.parametrize(("length", "least"), [(10, 4900), (30, 3800), (50, 4400), (100, 4900)])
+def test_of_short_episodes_there_are_as_many_as_make_up_the_steps(length: int, least: int) -> None:
     for name, method in METHODS.items():
-        command = Job(name, "invasive_plant", 10, 3).command(Path("x"), round_down(5000))
+        command = Job(name, "invasive_plant", length, 3).command(Path("x"), round_down(5000))
         words = dict(word.split("=", 1) for word in command if "=" in word)
-        assert (words["--data.num_envs"], words["--data.warmup_episodes"]) == (str(10 * method.num_envs), "120")
-        assert words.get("--data.agent_updates") == ("100" if name == "sac" else None)
+        num_envs, warmup = int(words["--data.num_envs"]), int(words["--data.warmup_episodes"])
+        iterations = int(words["--trainer.max_epochs"])
+        steps = length * (warmup + num_envs * (iterations - 1) + method.trials * iterations)
+        assert least <= steps <= 5000
+        assert warmup % num_envs == 0
+        assert words.get("--data.agent_updates") == (str(num_envs * length) if name == "sac" else None)
 
 
 def test_all_systems_of_the_testbed_are_studied() -> None:
