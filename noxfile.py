@@ -54,7 +54,7 @@ def lowest(session: nox.Session) -> None:
 def slow(session: nox.Session) -> None:
     """Run the tests that learn for minutes."""
     install(session, "test")
-    session.run("python", "-m", "pytest", "-m", "slow", "tests", *session.posargs)
+    session.run("python", "-m", "pytest", "-n", "auto", "-m", "slow", "tests", *session.posargs)
 
 
 @nox.session
