@@ -53,7 +53,7 @@ class WorldModelModule(LightningModule):
         optimizer: OptimizerCallable = default_optimizer,
         scheduler: LRSchedulerCallable | None = None,
         compile_model: bool = False,
-        sensitivity_weight: float = 1.0,
+        sensitivity_weight: float = 0.02,
     ) -> None:
         super().__init__()
         check_at_least(0, sensitivity_weight=sensitivity_weight)
@@ -159,18 +159,18 @@ class WorldModelModule(LightningModule):
 
 
 def _sensitivity_error(predicted: Tensor, target: Tensor, scale: Tensor, twin_weight: Tensor) -> Tensor:
-    """Return the share of the squared differences between twins that is not explained.
-
-    It is the weighted mean over trajectories, so that those of a batch may be split, of the mean over components.
+    """Return the share of the squared differences between twins that is not explained, the mean over components.
 
     Args:
         predicted: ``(M, B, H, D)``, by each of ``M`` members.
         target: ``(B, H, D)``.
         scale: ``(B, H, D)``.
-        twin_weight: ``(B,)``, above 0 where a trajectory is a twin of the one before.
+        twin_weight: ``(B,)``, above 0 where a trajectory is a twin of the one before; what the share counts is its
+            mean, which is above 1 in a part of a batch that has more of the twins than others.
     """
     are_twins = twin_weight[1:, None, None] > 0
     expected = torch.where(are_twins, target.diff(dim=0) / scale[1:], 0.0)
     unexplained = torch.where(are_twins, (predicted - target).diff(dim=1) / scale[1:], 0.0)
-    shares = unexplained.square().mean(dim=2) / (expected.square().mean(dim=1) + LEAST_DIFFERENCE**2)
-    return (twin_weight[1:] * shares.mean(dim=(0, 2))).sum() / len(twin_weight)
+    least = LEAST_DIFFERENCE**2 * target.shape[1] * are_twins.sum().clamp(min=1)
+    shares = unexplained.square().sum(dim=(1, 2)) / (expected.square().sum(dim=(0, 1)) + least)
+    return twin_weight.mean() * shares.mean()
