@@ -90,14 +90,15 @@ class TeacherModule(WorldModelModule):
 
         ``twin_weight`` is above 0 for twins of the one before, so that its mean over the batch is 1 if there are any.
         """
+        device = batch["observation"].device
         if not self._labelled:
-            with torch.autocast(self.device.type, enabled=False):
+            with torch.autocast(device.type, enabled=False):  # twins hardly differ
                 self._labelled = list(self._label(batch, policy).chunk(LABELLED_AT_ONCE))
-        labelled = self._labelled.pop().to(batch.device or batch["observation"].device)
+        labelled = self._labelled.pop().to(device)
         is_twin = labelled.pop("is_twin")
         is_twin[0] = False  # of a trajectory that was served before
         recorded = batch.select(*labelled.keys(True, True))[: len(batch) - len(labelled)]
-        mixed = torch.cat([recorded, labelled])
+        mixed: TensorDict = torch.cat([recorded, labelled])
         weight = torch.cat([torch.zeros_like(is_twin[:1]).expand(len(recorded), -1), is_twin]).float()
         mixed["twin_weight"] = weight / weight.mean().clamp(min=1 / len(mixed))
         return mixed
