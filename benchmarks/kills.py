@@ -33,6 +33,7 @@ COMMAND = """lit-awm fit --config cancer_treatment --resume
     --data.policy_updates 25
     --model.world_model.backbone.hidden_dim 16 --model.policy.hidden_dim 16 --trainer.log_every_n_steps 3"""
 MOMENTS = ("starting", "writing a checkpoint", "collecting", "updating", "asked by SIGTERM", "asked by SIGINT")
+MEASURED = ("time/", "memory/")  # of processes, not of what is learned
 LONGEST_WAIT = 120.0  # seconds for a moment to come
 
 
@@ -102,7 +103,7 @@ def compare(ours: Path, theirs: Path) -> tuple[float, int]:
     for run in (ours, theirs):
         with (run / "metrics.csv").open(newline="") as file:
             rows = csv.DictReader(file)
-            logs.append([{name: value for name, value in row.items() if "time/" not in name} for row in rows])
+            logs.append([{name: value for name, value in row.items() if not name.startswith(MEASURED)} for row in rows])
     differing = sum(a != b for a, b in zip(*logs, strict=False)) + abs(len(logs[0]) - len(logs[1]))
     return worst, differing
 
