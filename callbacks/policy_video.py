@@ -12,11 +12,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_awm.analysis.film import film
 from lit_awm.analysis.trajectories import save_animation
-from lit_awm.checkpoints.files import write_atomically
+from lit_awm.checkpoints.files import write_beside_log
 from lit_awm.checks import check_count, check_positive
 from lit_awm.data import ExperienceDataModule
 from lit_awm.data.generators import generator_states, set_generator_states
-from lit_awm.modules import AlternatingModule
 
 VIDEO = "policy"
 
@@ -68,16 +67,14 @@ class PolicyVideo(Callback):
         if log_dir is None or not trainer.is_global_zero or not self._can_film:
             return
         module: Any = pl_module
-        world_model = module.policy.world_model if isinstance(module, AlternatingModule) else None
         states = generator_states()
-        shown = film(trainer.datamodule, module.behaviour_policy, world_model, self.frames)  # type: ignore[attr-defined]
+        shown = film(trainer.datamodule, module, self.frames)  # type: ignore[attr-defined]
         set_generator_states(states)
         if shown.problem:
             rank_zero_warn(f"PolicyVideo shows curves, since the task cannot be drawn here: {shown.problem}")
         path, content = Path(log_dir) / f"{VIDEO}.gif", io.BytesIO()
         save_animation(shown.images, content, self.frames_per_second, "GIF")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content.getvalue())
+        write_beside_log(path, content.getvalue())
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_video(VIDEO, [str(path)], step=trainer.global_step, format=["gif"])

@@ -12,9 +12,8 @@ from matplotlib.figure import Figure
 from tensordict import TensorDict
 
 from lit_awm.analysis.trajectories import draw_trajectory, imagine_states
-from lit_awm.checkpoints.files import write_atomically
+from lit_awm.checkpoints.files import write_beside_log
 from lit_awm.checks import check_count
-from lit_awm.modules import AlternatingModule, PolicyModule
 
 FIGURE = "trajectory"
 
@@ -58,18 +57,11 @@ class TrajectoryFigure(Callback):
         if self._evaluation is None or self._is_drawn or log_dir is None or not trainer.is_global_zero:
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        policy = pl_module.policy if isinstance(pl_module, AlternatingModule) else pl_module
-        imagined = None
-        if isinstance(policy, PolicyModule):
-            imagined = imagine_states(policy.world_model, self._evaluation)
+        imagined = imagine_states(pl_module, self._evaluation)
         figure = draw_trajectory(data.eval_env, self._evaluation, data.optimum, imagined=imagined)
         path, image = Path(log_dir) / f"{FIGURE}.png", io.BytesIO()
         figure.savefig(image, dpi=120)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, image.getvalue())
-        except OSError as error:
-            raise OSError(error.errno, f"{error.strerror}: {path} was not written") from error
+        write_beside_log(path, image.getvalue())
         self._hand_out(trainer, figure, path)
         self._is_drawn = True
 

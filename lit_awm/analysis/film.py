@@ -14,8 +14,9 @@ from lit_awm.checks import check_count
 from lit_awm.data import EVALUATION_SEED, ExperienceDataModule, evaluate, make_eval_env
 from lit_awm.envs import make_env
 from lit_awm.envs.simulators import Camera, SimulatorEnv
-from lit_awm.models import Policy, WorldModel
+from lit_awm.modules import AgentModule, AlternatingModule, PolicyModule
 
+FilmedModule = AlternatingModule | PolicyModule | AgentModule
 Frames = Callable[[Iterator[Image.Image], int], Iterable[Image.Image]]
 
 
@@ -37,8 +38,7 @@ class Film(NamedTuple):
 
 def film(
     data: ExperienceDataModule,
-    policy: Policy,
-    world_model: WorldModel | None = None,
+    module: FilmedModule,
     frames: int = 100,
     curves: bool = False,
     seed: int = EVALUATION_SEED,
@@ -48,8 +48,8 @@ def film(
 
     Args:
         data: Whose environment it is.
-        policy: The policy.
-        world_model: What it imagines for the same actions is dotted in the curves; or None.
+        module: Whose policy acts; what its world model imagines for the same actions, if it has one, is dotted in the
+            curves.
         frames: At most so many pictures, evenly over the episode.
         curves: Whether states and actions are drawn where the task's package can draw too.
         seed: Seed of the environment.
@@ -60,14 +60,13 @@ def film(
     """
     check_count(1, frames=frames)
     env, camera = _make_env(data, curves)
-    evaluation = evaluate(env, policy, data.optimum, seed, camera)
+    evaluation = evaluate(env, module.behaviour_policy, data.optimum, seed, camera)
     env.close()
     problem = "" if camera is None else camera.problem
     if camera is not None and camera.images:
         seen = camera.images[: len(first_episode(evaluation))]
         return Film(seen[:: -(-len(seen) // frames)], "images", evaluation, problem)
-    imagined = None if world_model is None else imagine_states(world_model, evaluation)
-    figure = draw_trajectory(env, evaluation, data.optimum, imagined=imagined)
+    figure = draw_trajectory(env, evaluation, data.optimum, imagined=imagine_states(module, evaluation))
     count = min(frames, env.episode_length)
     return Film(list(watch(animate(figure, count), count)), "curves", evaluation, problem)
 

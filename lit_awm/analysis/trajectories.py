@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+from lightning.pytorch import LightningModule
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -16,17 +17,22 @@ from torch import Tensor
 from torchrl.envs import TransformedEnv
 
 from lit_awm.envs import ControlEnv, Optimum
-from lit_awm.models import WorldModel
+from lit_awm.modules import AlternatingModule, PolicyModule
 
 MAX_COLUMNS, MAX_STATES = 4, 12  # panels in a row, and states that are drawn
 
 
 @torch.no_grad()
-def imagine_states(world_model: WorldModel, evaluation: TensorDict) -> Tensor:
-    """Return the physical states ``(T + 1, n)`` that a model imagines for the actions of the first episode.
+def imagine_states(module: LightningModule, evaluation: TensorDict) -> Tensor | None:
+    """Return the physical states ``(T + 1, n)`` that a module imagines for the actions of the first episode.
 
-    They are those of the first steps where the episode has more than the model has positions.
+    They are those of the first steps where the episode has more than the model has positions; None if the module has no
+    policy that is optimised in a world model.
     """
+    module = module.policy if isinstance(module, AlternatingModule) else module
+    if not isinstance(module, PolicyModule):
+        return None
+    world_model = module.world_model
     episode = first_episode(evaluation)[: world_model.max_horizon]
     like = world_model.state_scaler.mean
     start, actions = episode["observation"][:1].to(like), episode["action"].unsqueeze(0).to(like)

@@ -35,6 +35,19 @@ def write_atomically(path: Path, content: bytes) -> None:
     _sync_folder(path.parent)
 
 
+def write_beside_log(path: Path, content: bytes) -> None:
+    """Write a file as ``write_atomically`` does, into a folder that need not be there yet.
+
+    Raises:
+        OSError: If it cannot be written; the message names it.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}: {path} was not written") from error
+
+
 def keep(path: Path, kept: Path) -> None:
     """Give a file that is about to be replaced a second name, in place of what had that name; nothing is written twice.
 

@@ -16,7 +16,6 @@ from lit_awm.checks import check_count, check_writable
 from lit_awm.commands.checkpoint import load_run
 from lit_awm.commands.output import print_result
 from lit_awm.data import EVALUATION_SEED
-from lit_awm.modules import AlternatingModule
 
 FORMATS = (".gif", ".webp", ".png")
 
@@ -64,14 +63,11 @@ def play(options: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"out must end in one of {', '.join(FORMATS)}, got {str(out)!r}.")
     check_writable(out.parent, "out")
     run = load_run(options.checkpoint)
-    world_model = run.module.policy.world_model if isinstance(run.module, AlternatingModule) else None
 
     def watch(images: Iterator[Image], count: int) -> Iterator[Image]:
         return iter(tqdm(images, "frames", count, disable=options.json))
 
-    shown = film(
-        run.data, run.module.behaviour_policy, world_model, options.frames, options.curves, options.seed, watch
-    )
+    shown = film(run.data, run.module, options.frames, options.curves, options.seed, watch)
     out.parent.mkdir(parents=True, exist_ok=True)
     save_animation(shown.images, out, options.fps)
     result = {"env": run.data.env_name, "return": shown.evaluation["return"][0].item()}

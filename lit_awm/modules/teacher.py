@@ -130,7 +130,7 @@ class TeacherModule(WorldModelModule):
         state, recorded = batch["observation"][chosen, 0], batch["action"][chosen]
         follows_policy = (torch.rand(len(chosen), 1) < FOLLOWING).to(state.device)
         noise = (self._draw_deviations(len(chosen)) * self._draw_noise(len(chosen), horizon)).to(state)
-        apart = self.twin_noise * self._draw_noise(len(chosen), horizon).to(state) if alike == 2 else noise
+        apart = self.twin_noise * self._draw_noise(len(chosen), horizon).to(state)
 
         def act(step: int, state: Tensor) -> Tensor:
             action = torch.where(follows_policy, policy.sample(state[: len(chosen)]), recorded[:, step])
@@ -146,7 +146,7 @@ class TeacherModule(WorldModelModule):
         rows.batch_size = [count, horizon]
         kept = batch[chosen.repeat_interleave(alike)].select(*rows.keys(True, True))
         kept[fits] = rows[fits]  # but for those that the teacher cannot know about
-        is_second = (torch.arange(count) % 2 == alike - 1).to(fits.device) & (alike == 2)
+        is_second = torch.arange(count, device=fits.device) % alike == 1
         kept["is_twin"] = (is_second & fits & fits.roll(1)).unsqueeze(1).repeat(1, horizon)
         return kept
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -43,31 +44,30 @@ class Recorder(AlternatingProgress):
         self.left.append(str(self.get_metrics(trainer, pl_module)["left"]))
 
 
-def seconds_left(monkeypatch: pytest.MonkeyPatch, max_epochs: int, checkpoint: Path, resume: bool) -> list[str]:
+SecondsLeft = Callable[..., list[str]]
+
+
+@pytest.fixture
+def seconds_left(monkeypatch: pytest.MonkeyPatch, make_trainer: Callable[..., Trainer], tmp_path: Path) -> SecondsLeft:
     """Return what the bar says after every batch of a run that leaves a checkpoint, or goes on from it."""
-    module, bar = Module(), Recorder()
-    monkeypatch.setattr(progress.time, "perf_counter", lambda: module.now)
-    trainer = Trainer(
-        max_epochs=max_epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        callbacks=[bar],
-    )
-    trainer.fit(module, DataLoader(range(BATCHES)), ckpt_path=checkpoint if resume else None)  # type: ignore[arg-type]
-    trainer.save_checkpoint(checkpoint)
-    return bar.left
+
+    def run(max_epochs: int, resume: bool) -> list[str]:
+        module, bar, checkpoint = Module(), Recorder(), tmp_path / "a.ckpt"
+        monkeypatch.setattr(progress.time, "perf_counter", lambda: module.now)
+        trainer = make_trainer(max_epochs=max_epochs, enable_progress_bar=True, callbacks=[bar])
+        trainer.fit(module, DataLoader(range(BATCHES)), ckpt_path=checkpoint if resume else None)  # type: ignore[arg-type]
+        trainer.save_checkpoint(checkpoint)
+        return bar.left
+
+    return run
 
 
-def test_the_time_left_is_that_of_all_iterations_to_come(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_time_left_is_that_of_all_iterations_to_come(seconds_left: SecondsLeft) -> None:
     total = BATCHES * EPOCHS
-    left = seconds_left(monkeypatch, EPOCHS, tmp_path / "a.ckpt", resume=False)
-    assert left == [f"0:00:{total - done:02d}" for done in range(1, total + 1)]
+    assert seconds_left(EPOCHS, resume=False) == [f"0:00:{total - done:02d}" for done in range(1, total + 1)]
 
 
-def test_a_resumed_run_counts_from_where_it_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    seconds_left(monkeypatch, 1, tmp_path / "a.ckpt", resume=False)
-    left = seconds_left(monkeypatch, EPOCHS, tmp_path / "a.ckpt", resume=True)
+def test_a_resumed_run_counts_from_where_it_goes_on(seconds_left: SecondsLeft) -> None:
+    seconds_left(1, resume=False)
     total = BATCHES * (EPOCHS - 1)
-    assert left == [f"0:00:{total - done:02d}" for done in range(1, total + 1)]
+    assert seconds_left(EPOCHS, resume=True) == [f"0:00:{total - done:02d}" for done in range(1, total + 1)]
