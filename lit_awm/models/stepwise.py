@@ -62,9 +62,11 @@ class StepwiseWorldModel(WorldModel):
         """Estimate the standardisation from data, that of differences between the states of a sequence too."""
         super().fit_statistics(states, actions, rewards)
         if states.shape[1] > 1:
-            self.difference_scaler.fit(set_aside(states.diff(dim=1)))
-            rounding = LEAST_DIFFERENCE * typical_magnitude(states)
-            self.difference_scaler.scale.clamp_(min=rounding)
+            differences, rounding = states.diff(dim=1), LEAST_DIFFERENCE * typical_magnitude(states)
+            self.difference_scaler.fit(set_aside(differences))
+            scale = self.difference_scaler.scale.clamp_(min=rounding)
+            never_varies = differences.amax((0, 1)) - differences.amin((0, 1)) <= rounding
+            scale.copy_(torch.where(never_varies & (rounding > 0), rounding, scale))
         else:  # no difference has been seen
             self.difference_scaler.scale.copy_(self.state_scaler.scale)
 

@@ -51,6 +51,21 @@ def test_a_drift_without_spread_keeps_a_scale_above_rounding() -> None:
     assert scaler.scale[:, 1].le(0.01).all()
 
 
+def test_what_stays_as_it_began_hardly_moves_and_counts_by_how_it_varies_between_sequences() -> None:
+    """Where a goal lies, as in Reacher: a thousandth of an error there is none, whoever labels it."""
+    goals = torch.tensor([-0.1, 0.0, 0.1]).view(3, 1, 1).expand(3, 5, 1)
+    states, actions = torch.cat([goals, torch.randn(3, 5, 1)], dim=-1), torch.rand(3, 5, 1)
+    scaler = DriftStandardizer(2)
+    scaler.fit(states)
+    torch.testing.assert_close(scaler.spread[0], goals.std(correction=0))
+    assert scaler.scale[:, 0].max() < 1e-5
+    model = MarkovWorldModel(2, 1)
+    model.fit_statistics(states, actions, torch.zeros(3, 5))
+    prediction = model(states, actions).state
+    torch.testing.assert_close(prediction[..., :1], goals, rtol=0, atol=1e-5)
+    assert model.error_scale[1] > 0.1
+
+
 def test_one_sequence_tells_how_far_states_drift_and_nothing_about_actions() -> None:
     scaler = DriftStandardizer(1)
     rows = torch.linspace(0, 3, 4).reshape(1, 4, 1)
