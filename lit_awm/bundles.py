@@ -18,9 +18,9 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 import lit_awm.models
-from lit_awm.models import Policy, WorldModel
+from lit_awm.models import Continuation, Policy, WorldModel
 
-DESCRIPTION, POLICY, WORLD_MODEL = "description.json", "policy", "world_model"
+DESCRIPTION, POLICY, WORLD_MODEL, CONTINUATION = "description.json", "policy", "world_model", "continuation"
 FORMAT = 1
 Description = dict[str, Any]
 
@@ -57,6 +57,9 @@ def describe(recipe: dict[str, Any], **facts: Any) -> Description:
     """
     model = recipe["model"]["init_args"]
     parts = {name: model[name] for name in (POLICY, WORLD_MODEL)}
+    options = (model.get("world_model_module") or {}).get("init_args") or {}
+    if options.get(CONTINUATION) is not None:
+        parts[CONTINUATION] = options[CONTINUATION]
     return {
         "format": FORMAT,
         "lit_awm": lit_awm.__version__,
@@ -131,7 +134,10 @@ def _build_policy(description: Description, weights: bytes) -> Policy:
 def _build_world_model(description: Description, weights: bytes) -> WorldModel:
     options = {name: description[name] for name in ("state_dim", "action_dim", "clock_step")}
     reward_fn = _known_reward(description["environment"]) if description["known_reward"] else None
-    return _with_weights(_build(description[WORLD_MODEL], WorldModel, **options, reward_fn=reward_fn), weights)
+    model = _build(description[WORLD_MODEL], WorldModel, **options, reward_fn=reward_fn)
+    if CONTINUATION in description:
+        model.continuation = _build(description[CONTINUATION], Continuation, state_dim=description["state_dim"])
+    return _with_weights(model, weights)
 
 
 def _build(what: dict[str, Any], kind: type, **options: Any) -> Any:

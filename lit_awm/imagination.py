@@ -41,10 +41,11 @@ class Imagined(NamedTuple):
     Attributes:
         states: ``(B, H + 1, S)``, from the initial state to the one after the last action.
         actions: ``(B, H, A)``.
-        rewards: ``(B, H)``.
+        rewards: ``(B, H)``, each as far as it is likely that the episode still goes on.
         inputs: ``(B, H, S)``, the states that the policy has read, without gradient: the first ``H`` of ``states``, but
             where warm imagination has not converged. Where costates are solved for, the first state of a window is the
             one predicted by the window before.
+        survival: ``(B, H + 1)``, how likely it is that the episode is not over in each of the states.
         passes: Passes through the model, without gradient, that warm imagination refined the inputs by.
         has_decoded: Whether the inputs were decoded, a step at a time.
     """
@@ -53,6 +54,7 @@ class Imagined(NamedTuple):
     actions: Tensor
     rewards: Tensor
     inputs: Tensor
+    survival: Tensor
     passes: int = 0
     has_decoded: bool = False
 
@@ -140,7 +142,8 @@ def imagine(
 ) -> Imagined:
     """Let the policy act in the world model for ``horizon`` steps.
 
-    Where the state has a clock (``clock_step``), steps after the end of the episode earn nothing.
+    Where the state has a clock (``clock_step``), steps after the end of the episode earn nothing; where the model has
+    learned what else ends one (``continuation``), rewards count as far as it is likely that it goes on.
 
     Args:
         world_model: Any family for ``"sequential"``; for the others one that reads no state but the first.
@@ -176,11 +179,9 @@ def imagine(
     noise = initial_state.new_empty(shape).normal_() if policy.is_stochastic else None
     act = Actor(policy, noise, action_noise, action_gradient)
     if method == "sequential":
-        imagined = _unroll(world_model, act, initial_state, horizon, policy_input_gradient, checkpoint)
-    else:
-        found = _find_inputs(world_model, act, initial_state, horizon, previous_states, refine, tolerance, decoder)
-        imagined = _imagine_from(found, world_model, act, initial_state, policy_input_gradient, costates, checkpoint)
-    return _without_rewards_after_the_end(world_model, imagined)
+        return _unroll(world_model, act, initial_state, horizon, policy_input_gradient, checkpoint)
+    found = _find_inputs(world_model, act, initial_state, horizon, previous_states, refine, tolerance, decoder)
+    return _imagine_from(found, world_model, act, initial_state, policy_input_gradient, costates, checkpoint)
 
 
 def _imagine_from(
@@ -202,7 +203,8 @@ def _imagine_from(
         actions = act(read)
         predicted, rewards = _predict(world_model, states, actions, PARTS if checkpoint else 1)
     everything = torch.cat([states[:, :1], predicted], dim=1)
-    return Imagined(everything, actions, rewards, read, found.passes, found.has_decoded)
+    rewards, survival = _count_while_it_goes_on(world_model, everything, rewards)
+    return Imagined(everything, actions, rewards, read, survival, found.passes, found.has_decoded)
 
 
 def _predict(world_model: WorldModel, states: Tensor, actions: Tensor, parts: int) -> Prediction:
@@ -278,11 +280,11 @@ def _check_shapes(
             raise ValueError(f"{name} must have shape {shape}, got {tuple(given.shape)}.")
 
 
-def _without_rewards_after_the_end(world_model: WorldModel, imagined: Imagined) -> Imagined:
-    if world_model.clock_step is None:
-        return imagined
-    ended = world_model.has_ended(imagined.states[:, :-1])
-    return imagined._replace(rewards=imagined.rewards.masked_fill(ended, 0))
+def _count_while_it_goes_on(world_model: WorldModel, states: Tensor, rewards: Tensor) -> tuple[Tensor, Tensor]:
+    """Return rewards ``(B, H)`` as far as an episode goes on until they are earned, and how likely that is."""
+    survival = world_model.survival(states)
+    until = survival[:, :-1]
+    return rewards.masked_fill(until == 0, 0) * until, survival
 
 
 def _unroll(
@@ -320,4 +322,5 @@ def _unroll(
         parts.append(part)
     states, actions, rewards = (torch.cat(values, dim=1) for values in zip(*parts, strict=True))
     states = torch.cat([initial.unsqueeze(1), states], dim=1)
-    return Imagined(states, actions, rewards, states[:, :-1].detach())
+    rewards, survival = _count_while_it_goes_on(world_model, states, rewards)
+    return Imagined(states, actions, rewards, states[:, :-1].detach(), survival)

@@ -14,8 +14,10 @@ from torchrl.data import LazyMemmapStorage, LazyTensorStorage, ReplayBuffer, Sli
 from lit_awm.data.collectors import TRAJECTORY
 from lit_awm.data.segments import Segment, Segments
 
-STORED = ("observation", "action", "is_init", TRAJECTORY, ("next", "observation"), ("next", "reward"))
-STORED_FOR_AGENTS = (*STORED, "return_to_go", "episode_return", ("next", "terminated"))
+AFTER = (("next", "observation"), ("next", "reward"), ("next", "terminated"))
+STORED = ("observation", "action", "is_init", TRAJECTORY, *AFTER)
+STORED_FOR_AGENTS = (*STORED, "return_to_go", "episode_return")
+MASK = ("collector", "mask")  # what the sampler says about steps that fill up a slice
 DRAWN_AT_ONCE = 10  # batches of trajectories, since to draw one takes nearly as long
 
 ImagineFrom = Literal["start", "anywhere"]
@@ -50,7 +52,8 @@ class ExperienceBuffer:
             sampler=SliceSampler(
                 slice_len=slice_length,
                 traj_key=TRAJECTORY,
-                strict_length=True,
+                strict_length=is_for_agent,
+                pad_output=not is_for_agent,
                 truncated_key=None,  # nobody reads where slices end
                 cache_values=True,
             ),
@@ -79,9 +82,15 @@ class ExperienceBuffer:
                 self.segments.add(part if self._folder is None else self._stored(where))
 
     def sample_trajectories(self) -> TensorDict:
-        """Return slices ``(B, H)`` of recorded episodes."""
+        """Return slices ``(B, H)`` of recorded episodes.
+
+        For world models those of shorter episodes go on with their last step; ``mask`` then tells which steps count.
+        """
         if not self._drawn:
-            rows = self._buffer.sample().select(*self.keys)
+            rows, info = self._buffer.sample(return_info=True)
+            rows = rows.select(*self.keys)
+            if (mask := info.get(MASK)) is not None and not mask.all():
+                rows["mask"] = mask
             self._drawn = list(rows.reshape(DRAWN_AT_ONCE, -1, self.slice_length).unbind(0))
         return self._drawn.pop(0)
 

@@ -57,7 +57,7 @@ class ExperienceDataModule(LightningDataModule):
         policy_batch_size: Initial states in a batch for the policy.
         agent_batch_size: Trajectories in a batch for an agent without a world model.
         slice_length: Steps of the trajectories that a world model, or such an agent, is fitted to; None for whole
-            episodes. Episodes that end earlier are left out.
+            episodes. For a world model episodes that end earlier are filled up; for an agent they are left out.
         imagine_from: What states a batch for the policy holds: those in which an episode began, ``"start"``, or any
             recorded ones, ``"anywhere"``, which suits an imagination horizon shorter than the episode.
         capacity: Steps that the replay buffer holds.
@@ -184,6 +184,7 @@ class ExperienceDataModule(LightningDataModule):
         assert self.trainer is not None
         self.policy = getattr(self.trainer.lightning_module, "behaviour_policy", None)
         self.phases = getattr(self.trainer.lightning_module, "phases", ("world_model",))
+        self.learns_ends = getattr(self.trainer.lightning_module, "learns_ends", False)
         self.processes = process_count()
         if self.processes > 1:  # each has its share of an evaluation, and at least one episode
             share = math.ceil(self.eval_episodes / self.processes)
@@ -294,10 +295,11 @@ class ExperienceDataModule(LightningDataModule):
                 "If a step is too long for the integrator, raise `episode_length`, or `substeps` in `env_options`."
             )
         self.longest_episode = max(self.longest_episode, int(episodes[TRAJECTORY].unique(return_counts=True)[1].max()))
-        if self.longest_episode < self.slice_length:
+        if self.longest_episode < self.slice_length and not self.learns_ends:
             raise ValueError(
                 f"slice_length must be at most {self.longest_episode}, got {self.slice_length}: every episode of "
-                f"{self.env.name} ended early. Lower `slice_length`; or, if a step is too long for the integrator, "
+                f"{self.env.name} ended early. Lower `slice_length`; or let the world model learn when they end, by "
+                "`continuation`; or, if a step is too long for the integrator, "
                 "raise `episode_length`, or `substeps` in `env_options`."
             )
 

@@ -38,7 +38,7 @@ class TrajectoryDataModule(LightningDataModule):
         path: Where the recording is, see :func:`~lit_awm.data.formats.read_rows`.
         columns: What fields are called in it, or which columns they are made of.
         action_range: For each component of an action what -1 and 1 stand for; None if actions are recorded in [-1, 1].
-        slice_length: Steps of the trajectories that a world model is fitted to. Shorter episodes are left out.
+        slice_length: Steps of the trajectories that a world model is fitted to. Shorter episodes are filled up.
         imagine_from: What states a batch for the policy holds: first ones, ``"start"``, or any, ``"anywhere"``.
         teacher_updates: Batches for a teacher of the world model in an epoch.
         world_model_updates: Batches for the world model in an epoch.
@@ -46,7 +46,8 @@ class TrajectoryDataModule(LightningDataModule):
         turns: Into how many parts the batches of an epoch are split, each with its share of every phase.
         world_model_batch_size: Trajectories in a batch for the world model.
         policy_batch_size: Initial states in a batch for the policy.
-        validation_share: Share of episodes that are held out from a world model alone, rounded up; 0 for none.
+        validation_share: Share of episodes, of those that are not shorter, that are held out from a world model alone,
+            rounded up; 0 for none.
         env: Name of the system that was recorded, see ``lit-awm envs``, or None.
         env_options: Its parameters, with ``episode_length``.
         eval_episodes: Episodes of an evaluation in it.
@@ -250,17 +251,15 @@ def _split(steps: TensorDict, length: int, share: float, seed: int) -> tuple[lis
             f"{len(ids)}, got {length}. Lower it; if all is one recording without ends, name the column that tells "
             "episodes apart in `columns`."
         )
-    long = [
-        episode for episode, count in zip(steps.split(counts.tolist()), counts.tolist(), strict=True) if count >= length
-    ]
+    episodes, long = steps.split(counts.tolist()), (counts >= length).nonzero().flatten().tolist()
     order = torch.randperm(len(long), generator=torch.Generator().manual_seed(seed)).tolist()
-    held_out = sorted(order[: min(math.ceil(share * len(long)), len(long) - 1)])
-    training = [episode for number, episode in enumerate(long) if number not in set(held_out)]
+    held_out = sorted(long[number] for number in order[: min(math.ceil(share * len(long)), len(long) - 1)])
+    training = [episode for number, episode in enumerate(episodes) if number not in set(held_out)]
     rank_zero_info(
-        f"trajectories: {len(long)} episodes, of which a world model alone is fitted to {len(training)}; "
-        f"{len(ids) - len(long)} shorter than slice_length {length} left out"
+        f"trajectories: {len(episodes)} episodes, of which a world model alone is fitted to {len(training)}; "
+        f"{len(episodes) - len(long)} shorter than slice_length {length} are filled up"
     )
-    return training, [long[number] for number in held_out]
+    return training, [episodes[number] for number in held_out]
 
 
 def _check_sizes(env: Any, state_dim: int, action_dim: int) -> None:

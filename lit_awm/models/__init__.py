@@ -3,6 +3,7 @@
 from lit_awm.models.actions import ActionsWorldModel
 from lit_awm.models.attention import AttentionBackbone
 from lit_awm.models.backbone import Backbone
+from lit_awm.models.continuation import Continuation
 from lit_awm.models.critic import ActionCritic, Critic
 from lit_awm.models.history import HistoryWorldModel
 from lit_awm.models.markov import MarkovWorldModel
@@ -21,6 +22,7 @@ __all__ = [
     "AttentionBackbone",
     "Backbone",
     "CausalTransformer",
+    "Continuation",
     "Critic",
     "DeterministicPolicy",
     "DriftStandardizer",

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_awm.checks import check_count
+from lit_awm.models.continuation import Continuation
 from lit_awm.models.standardizer import Standardizer, set_aside
 
 RewardFn = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -42,6 +43,8 @@ class WorldModel(nn.Module, ABC):
     Attributes:
         reads_later_states: Whether ``forward`` reads states after the first one, so that incremental predictions are
             fed back. Imagination in parallel needs a model that does not.
+        continuation: What tells whether an episode goes on after a state; None where none ends but by the clock. A
+            :class:`~lit_awm.modules.WorldModelModule` makes and fits it.
     """
 
     reads_later_states: ClassVar[bool] = True
@@ -57,6 +60,7 @@ class WorldModel(nn.Module, ABC):
         super().__init__()
         self.state_dim, self.action_dim = state_dim, action_dim
         self.reward_fn, self.clock_step = reward_fn, clock_step
+        self.continuation: Continuation | None = None
         self.state_scaler = Standardizer(state_dim)
         self.action_scaler = Standardizer(action_dim)
         self.reward_scaler = Standardizer(1)
@@ -176,11 +180,23 @@ class WorldModel(nn.Module, ABC):
     def has_ended(self, states: Tensor) -> Tensor:
         """Tell in which of the states ``(..., S)`` an episode is over, ``(...)``: where the clock has reached its end.
 
-        Without a clock no episode ends.
+        Without a clock no episode is over for sure.
         """
         if self.clock_step is None:
             return torch.zeros_like(states[..., 0], dtype=torch.bool)
         return states[..., -1] > 1 - self.clock_step / 2
+
+    def survival(self, states: Tensor) -> Tensor:
+        """Return the probability ``(B, H + 1)`` that an episode is not over in a state of ``(B, H + 1, S)`` or before.
+
+        It is differentiable in the states, of which the first counts as one in which the episode goes on, unless the
+        clock has reached its end.
+        """
+        survival = (~self.has_ended(states)).to(states.dtype)
+        if self.continuation is None:
+            return survival
+        goes_on = self.continuation(self.state_scaler(states[:, 1:])).sigmoid()
+        return survival * torch.cat([torch.ones_like(goes_on[:, :1]), goes_on.cumprod(dim=1)], dim=1)
 
     def _reward(self, outputs: Tensor, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
         """Return the known reward of a step, or the last of the ``outputs`` of a head."""

@@ -134,6 +134,11 @@ class AlternatingModule(LightningModule):
         """The policy that collects experience and is evaluated."""
         return self.policy.policy
 
+    @property
+    def learns_ends(self) -> bool:
+        """Whether the world model learns in which states episodes end."""
+        return self.world_model.learns_ends
+
     def _children(self) -> dict[str, WorldModelModule | PolicyModule]:
         """Return the module of each phase, in the order of the phases."""
         children = {"teacher": self.teacher, "world_model": self.world_model, "policy": self.policy}
@@ -230,7 +235,8 @@ class AlternatingModule(LightningModule):
             return {}
         states, horizon, weight = batch["observation"], self.policy.imagination_horizon, self.policy.disagreement_weight
         self.policy.forget()
-        judge = partial(self._judge.judge, states, horizon, disagreement_weight=weight)
+        survival = self.world_model.world_model.survival
+        judge = partial(self._judge.judge, states, horizon, disagreement_weight=weight, survival=survival)
         return self._candidates.choose(self.policy.policy, judge)
 
     def _try_policy(self) -> dict[str, Tensor]:

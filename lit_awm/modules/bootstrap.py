@@ -63,31 +63,37 @@ class ValueBootstrap(nn.Module):
         for network in (self.critic, self.target):
             network.state_scaler.load_state_dict(state_scaler.state_dict())
 
-    def returns(self, imagined: Imagined, ended: Tensor) -> Tensor:
+    def returns(self, imagined: Imagined) -> Tensor:
         """Return the discounted imagined returns ``(B,)`` with the value of the last state, for the policy to raise.
 
-        Args:
-            imagined: Imagined trajectories.
-            ended: Whether the episode is over in each of the states, ``(B, H + 1)``; nothing follows then.
+        What follows counts as far as it is likely that the episode goes on.
         """
         horizon = imagined.rewards.shape[1]
         weights = self.discount ** torch.arange(horizon + 1).to(imagined.rewards)
-        tail = self.target(imagined.states[:, -1]).masked_fill(ended[:, -1], 0)
+        tail = _as_far_as(imagined.survival[:, -1], self.target(imagined.states[:, -1]))
         return imagined.rewards @ weights[:-1] + weights[-1] * tail
 
-    def loss(self, imagined: Imagined, ended: Tensor) -> Tensor:
-        """Return the critic's mean squared error, in units of its first targets' spread; for what ``returns`` takes."""
-        states = imagined.states.detach()
-        values = self.target(states[:, 1:]).detach().masked_fill(ended[:, 1:], 0)
+    def loss(self, imagined: Imagined) -> Tensor:
+        """Return the critic's mean squared error, in units of its first targets' spread.
+
+        An error of a state counts as far as it is likely that the episode goes on until then.
+        """
+        states, survival = imagined.states.detach(), imagined.survival.detach()
+        values = _as_far_as(survival[:, 1:], self.target(states[:, 1:]).detach())
         targets = lambda_returns(imagined.rewards.detach(), values, self.discount, self.trace)
         if not self.critic.value_scaler.is_fitted:
             for network in (self.critic, self.target):
                 network.value_scaler.fit(gather(targets.unsqueeze(-1)))
         scale = self.critic.value_scaler.scale
-        return F.mse_loss(self.critic(states[:, :-1]) / scale, targets / scale)
+        return F.mse_loss(_as_far_as(survival[:, :-1], self.critic(states[:, :-1])) / scale, targets / scale)
 
     @torch.no_grad()
     def follow(self) -> None:
         """Move the target network towards the critic, by ``target_rate``."""
         for target, parameter in zip(self.target.parameters(), self.critic.parameters(), strict=True):
             target.lerp_(parameter, self.target_rate)
+
+
+def _as_far_as(survival: Tensor, values: Tensor) -> Tensor:
+    """Return values, whatever they are where an episode is over for sure, as far as it goes on."""
+    return values.masked_fill(survival == 0, 0) * survival

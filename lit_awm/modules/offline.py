@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 
-from lit_awm.models import RewardFn, WorldModel
+from lit_awm.models import Continuation, RewardFn, WorldModel
 from lit_awm.modules.optimization import default_optimizer
 from lit_awm.modules.world_model import WorldModelModule
 
@@ -21,6 +21,7 @@ class OfflineWorldModelModule(WorldModelModule):
         optimizer: Makes the optimizer from the parameters.
         scheduler: Makes the learning-rate schedule, stepped after every update.
         compile_model: Whether the pass through the model is compiled, see :class:`WorldModelModule`.
+        continuation: Makes what learns in which states episodes end, see :class:`WorldModelModule`.
         known_reward: Whether the model is given the reward function instead of learning it.
         known_reward_fn: That function; the command line takes it from the data.
         clock_step: Advance per step of the clock at the end of the state, or None; the command line takes it from the
@@ -38,6 +39,7 @@ class OfflineWorldModelModule(WorldModelModule):
         optimizer: OptimizerCallable = default_optimizer,
         scheduler: LRSchedulerCallable | None = None,
         compile_model: bool = False,
+        continuation: Callable[[int], Continuation] | None = None,
         known_reward: bool = False,
         known_reward_fn: RewardFn | None = None,
         clock_step: float | None = None,
@@ -45,4 +47,5 @@ class OfflineWorldModelModule(WorldModelModule):
         if known_reward and known_reward_fn is None:
             raise ValueError("known_reward must be false with data that do not know the reward; give them `env`.")
         known = {"reward_fn": known_reward_fn if known_reward else None, "clock_step": clock_step}
-        super().__init__(world_model(state_dim, action_dim, **known), optimizer, scheduler, compile_model)
+        model = world_model(state_dim, action_dim, **known)
+        super().__init__(model, optimizer, scheduler, compile_model, continuation=continuation)

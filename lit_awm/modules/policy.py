@@ -200,9 +200,8 @@ class PolicyModule(LightningModule):
         returns = imagined.rewards.sum(dim=1).mean()
         loss, metrics = -returns, {"return": returns.detach()}
         if self.bootstrap is not None:
-            ended = self.world_model.has_ended(imagined.states)
-            critic_loss = self.bootstrap.loss(imagined, ended)
-            value = self.bootstrap.returns(imagined, ended).mean()
+            critic_loss = self.bootstrap.loss(imagined)
+            value = self.bootstrap.returns(imagined).mean()
             loss = critic_loss - value
             metrics |= {"value": value.detach(), "critic_loss": critic_loss.detach()}
         if self.disagreement_weight:

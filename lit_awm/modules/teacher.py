@@ -77,6 +77,8 @@ class TeacherModule(WorldModelModule):
     def loss_and_metrics(self, batch: TensorDict) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the mean squared error of single steps, in units of what the teacher predicts, and its parts."""
         steps = batch.reshape(-1)
+        if "mask" in steps.keys():
+            steps = steps[steps["mask"]]
         chosen = torch.randperm(len(steps))[: self.transitions]
         return super().loss_and_metrics(steps[chosen].unsqueeze(1))
 
@@ -88,7 +90,8 @@ class TeacherModule(WorldModelModule):
     def add_to(self, batch: TensorDict, policy: Policy) -> TensorDict:
         """Return a batch ``(B, H)`` of recorded trajectories with labelled ones in place of the second half.
 
-        ``twin_weight`` is above 0 for twins of the one before, so that its mean over the batch is 1 if there are any.
+        ``twin_weight`` is above 0 for twins of the one before, so that its mean over the batch is 1 if there are any;
+        ``is_recorded`` tells of which steps it is known whether an episode was terminated.
         """
         device = batch["observation"].device
         if not self._labelled:
@@ -97,21 +100,35 @@ class TeacherModule(WorldModelModule):
         labelled = self._labelled.pop().to(device)
         is_twin = labelled.pop("is_twin")
         is_twin[0] = False  # of a trajectory that was served before
-        recorded = batch.select(*labelled.keys(True, True))[: len(batch) - len(labelled)]
-        mixed: TensorDict = torch.cat([recorded, labelled])
+        recorded = _with_mask(batch)[: len(batch) - len(labelled)]
+        mixed: TensorDict = torch.cat([recorded.select(*labelled.keys(True, True)), labelled])
+        if mixed["mask"].all():
+            del mixed["mask"]
+        if (ended := recorded.get(("next", "terminated"), None)) is not None:
+            unknown = ended.new_zeros(len(labelled), *ended.shape[1:])
+            mixed["next", "terminated"] = torch.cat([ended, unknown])
+            mixed["is_recorded"] = torch.cat([torch.ones_like(ended), unknown]).squeeze(-1)
         weight = torch.cat([torch.zeros_like(is_twin[:1]).expand(len(recorded), -1), is_twin]).float()
         mixed["twin_weight"] = weight / weight.mean().clamp(min=1 / len(mixed))
         return mixed
 
     @torch.no_grad()
-    def judge(self, initial_state: Tensor, horizon: int, policy: Policy, disagreement_weight: float = 0.0) -> Tensor:
+    def judge(
+        self,
+        initial_state: Tensor,
+        horizon: int,
+        policy: Policy,
+        disagreement_weight: float = 0.0,
+        survival: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
         """Return what a policy earns, without noise, from ``(B, S)`` in ``horizon`` steps by the teacher: a scalar.
 
         It is minus infinity if the policy leads far away from all data, where the teacher cannot tell. Where its
-        members disagree that costs what it costs the policy, see :class:`~lit_awm.modules.PolicyModule`.
+        members disagree that costs what it costs the policy, see :class:`~lit_awm.modules.PolicyModule`. Rewards count
+        as far as episodes go on by ``survival``, that of the world model which is taught.
         """
         states, actions, rewards = self._unroll(initial_state, horizon, lambda step, state: policy.sample(state))
-        returns = rewards.sum(dim=1)
+        returns = (rewards if survival is None else rewards * survival(states)[:, :-1]).sum(dim=1)
         if disagreement_weight and isinstance(self.world_model, MarkovWorldModel):
             spread = self.world_model.disagreement(states[:, :-1], actions)
             returns = returns - disagreement_weight * spread.sum(dim=1)
@@ -142,9 +159,10 @@ class TeacherModule(WorldModelModule):
         trajectories, actions, rewards = (each[of_pairs] for each in unrolled)
         fits = self._is_near(trajectories, FARTHEST)
         after = {"observation": trajectories[:, 1:], "reward": rewards.unsqueeze(-1)}
-        rows = TensorDict({"observation": trajectories[:, :-1], "action": actions, "next": after})
+        all_count = torch.ones_like(trajectories[:, 1:, 0], dtype=torch.bool)
+        rows = TensorDict({"observation": trajectories[:, :-1], "action": actions, "next": after, "mask": all_count})
         rows.batch_size = [count, horizon]
-        kept = batch[chosen.repeat_interleave(alike)].select(*rows.keys(True, True))
+        kept = _with_mask(batch)[chosen.repeat_interleave(alike)].select(*rows.keys(True, True))
         kept[fits] = rows[fits]  # but for those that the teacher cannot know about
         is_second = torch.arange(count, device=fits.device) % alike == 1
         kept["is_twin"] = (is_second & fits & fits.roll(1)).unsqueeze(1).repeat(1, horizon)
@@ -186,6 +204,13 @@ class TeacherModule(WorldModelModule):
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore what ``get_extra_state`` returned."""
         self._labelled = [TensorDict(rows).auto_batch_size_(2).unflatten_keys(".") for rows in state["labelled"]]
+
+
+def _with_mask(batch: TensorDict) -> TensorDict:
+    """Return trajectories ``(B, H)`` with a mask, if they have none, by which all steps count."""
+    if "mask" in batch.keys():
+        return batch
+    return batch.copy().set("mask", torch.ones(batch.shape, dtype=torch.bool, device=batch["observation"].device))
 
 
 def _move_within(actions: Tensor, by: Tensor) -> Tensor:

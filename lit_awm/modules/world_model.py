@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.strategies import ModelParallelStrategy
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 
 from lit_awm.checks import check_at_least
 from lit_awm.distributed import gather, shard
-from lit_awm.models import WorldModel
+from lit_awm.models import Continuation, WorldModel
 from lit_awm.modules.optimization import build_optimizer, check_optimizer, default_optimizer, prefixed
 
 LEAST_DIFFERENCE = 1e-2  # standard deviations between twins, below which a difference need not be right
@@ -25,7 +27,8 @@ class WorldModelModule(LightningModule):
     """Fit a world model to recorded trajectories by teacher forcing.
 
     A batch is a ``TensorDict`` ``(B, H)`` with ``observation``, ``action`` and ``next``: ``observation``, ``reward``.
-    The first batch ever seen sets the model's standardisation.
+    The first batch ever seen sets the model's standardisation. Where ``mask`` ``(B, H)`` is false a step counts for
+    nothing: it fills up an episode that was shorter.
 
     Where ``twin_weight`` tells that a trajectory differs from the one before it by a little noise on the actions alone,
     as a teacher labels them, a model that reads no state but the first learns the difference between the two as well.
@@ -40,9 +43,12 @@ class WorldModelModule(LightningModule):
         compile_model: Whether the pass through the model is compiled, which takes a minute at first and pays for large
             models and on GPUs. Compiling the whole module by ``torch.compile(module)`` fails in Lightning's logging.
         sensitivity_weight: Weight of the relative error of differences between twins, where a batch has any.
+        continuation: Makes, from ``S``, what learns in which states episodes end (``next``: ``terminated``); None where
+            none ends but by the clock.
 
     Raises:
-        ValueError: If ``sensitivity_weight`` is negative, or optimizer or scheduler cannot be made of its arguments.
+        ValueError: If ``sensitivity_weight`` is negative, or optimizer or scheduler cannot be made of its arguments;
+            for a batch, if it does not tell where episodes were terminated and the model is to learn it.
     """
 
     phases = ("world_model",)
@@ -54,13 +60,21 @@ class WorldModelModule(LightningModule):
         scheduler: LRSchedulerCallable | None = None,
         compile_model: bool = False,
         sensitivity_weight: float = 0.02,
+        continuation: Callable[[int], Continuation] | None = None,
     ) -> None:
         super().__init__()
         check_at_least(0, sensitivity_weight=sensitivity_weight)
         self.world_model, self.sensitivity_weight = world_model, sensitivity_weight
+        if continuation is not None:
+            world_model.continuation = continuation(world_model.state_dim)
         self._compiled = torch.compile(world_model.members) if compile_model else None
         self.optimizer, self.scheduler = optimizer, scheduler
         check_optimizer(self.trained_parameters(), optimizer, scheduler)
+
+    @property
+    def learns_ends(self) -> bool:
+        """Whether the world model learns in which states episodes end."""
+        return self.world_model.continuation is not None
 
     def trained_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that this module optimises."""
@@ -71,21 +85,37 @@ class WorldModelModule(LightningModule):
 
         It is the mean over the members of an ensemble. Where a state, a difference or a reward is more than ten
         standard deviations from its mean its error counts relative to that, so that an episode that diverges does not
-        outweigh all others. A learned reward adds its own error; a clock, which is counted, adds none. Twins add the
-        ``sensitivity_error``: what share of the squared difference between them the model does not explain.
+        outweigh all others. A learned reward adds its own error; a clock, which is counted, adds none. To learn where
+        episodes end adds the cross entropy of it, over what was recorded. Twins add the ``sensitivity_error``: what
+        share of the squared difference between them the model does not explain.
         """
         predicted, target, scale = self._predict(batch)
-        error = (predicted - target) / scale
+        errors, mask = ((predicted - target) / scale).square(), batch.get("mask", None)
         if self.world_model.reward_fn is not None:
-            parts = {"state_loss": error.square().mean()}
+            parts = {"state_loss": _mean(errors, mask)}
         else:
-            parts = {"state_loss": error[..., :-1].square().mean(), "reward_loss": error[..., -1:].square().mean()}
+            parts = {"state_loss": _mean(errors[..., :-1], mask), "reward_loss": _mean(errors[..., -1:], mask)}
+        if self.world_model.continuation is not None:
+            parts["continuation_loss"] = self._continuation_loss(self.world_model.continuation, batch)
         loss = torch.stack(list(parts.values())).sum()
         if self._learns_differences(batch):
             weight = batch["twin_weight"][:, 0]
             parts["sensitivity_error"] = _sensitivity_error(predicted, target, scale, weight)
             loss = loss + self.sensitivity_weight * parts["sensitivity_error"]
         return loss, {name: value.detach() for name, value in {"loss": loss, **parts}.items()}
+
+    def _continuation_loss(self, continuation: Continuation, batch: TensorDict) -> Tensor:
+        """Return the cross entropy of whether episodes went on after the steps of a batch that were recorded."""
+        ended = batch.get(("next", "terminated"), None)
+        if ended is None:
+            raise ValueError(
+                "continuation needs batches that tell where episodes were terminated, as next: terminated, got one "
+                f"with {', '.join(map(str, batch.keys(True, True)))}. Record it, or leave `continuation` out."
+            )
+        odds = continuation(self.world_model.state_scaler(batch["next", "observation"]))
+        errors = F.binary_cross_entropy_with_logits(odds, 1 - ended.squeeze(-1).to(odds), reduction="none")
+        counts = batch.get("is_recorded", torch.ones_like(odds, dtype=torch.bool))
+        return _mean(errors.unsqueeze(-1), counts & batch.get("mask", counts))
 
     def _learns_differences(self, batch: TensorDict) -> bool:
         reads_later_states = self.world_model.reads_later_states  # and is told what actions have changed
@@ -132,6 +162,8 @@ class WorldModelModule(LightningModule):
         if isinstance(self.trainer.strategy, ModelParallelStrategy):
             if self._compiled is not None:
                 raise ValueError("compile_model must be false with ModelParallelStrategy, got true.")
+            if self.world_model.continuation is not None:
+                raise ValueError("continuation must be null with ModelParallelStrategy, got one. Use DDP.")
             shard(self.world_model, self.trainer.strategy, "members")
 
     def setup(self, stage: str) -> None:
@@ -156,6 +188,14 @@ class WorldModelModule(LightningModule):
                 "it with a PolicyModule or an AlternatingModule."
             )
         return build_optimizer(self.trained_parameters(), self.optimizer, self.scheduler)
+
+
+def _mean(errors: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the mean of errors ``(..., B, H, D)`` over the steps ``(B, H)`` that count, all of them without a mask."""
+    if mask is None:
+        return errors.mean()
+    by_step = errors.mean(-1).masked_fill(~mask, 0)
+    return by_step.sum() / (mask.sum() * (by_step.numel() // mask.numel())).clamp(min=1)
 
 
 def _sensitivity_error(predicted: Tensor, target: Tensor, scale: Tensor, twin_weight: Tensor) -> Tensor:

@@ -124,14 +124,17 @@ def test_what_is_not_finite_is_named_with_the_action_that_caused_it(
     assert (collected.env_steps, len(collected.buffer)) == (steps, before)
 
 
-def test_episodes_that_end_early_are_left_out_if_slices_do_not_fit(make_trainer: Callable[..., Trainer]) -> None:
+def test_episodes_that_end_early_are_filled_up_if_slices_do_not_fit(make_trainer: Callable[..., Trainer]) -> None:
     options = {"bounds": "ignore", "B": 3.0}  # many controls are fatal to the bacteria, not all
     data = ExperienceDataModule("bacteria", options, **(SMALL | {"num_envs": 8, "warmup_episodes": 16}))
     fit_world_model(make_trainer, data)
     assert data.buffer[:]["next", "reward"].min() == -1e4
-    batch = data.sample_trajectories()
-    assert batch["next", "reward"].min() > -1e3
+    batch = torch.cat([each for each in (data.sample_trajectories() for _ in range(10)) if "mask" in each.keys()])
+    fatal, ended = batch["next", "reward"] == -1e4, batch["next", "terminated"]
     assert batch.shape[1] == data.slice_length
+    assert fatal.any()
+    assert torch.equal(fatal & batch["mask"].unsqueeze(-1), fatal.cumsum(1).eq(1) & fatal)  # of an end, the first
+    assert ended[fatal].all()
 
 
 def fit_world_model(make_trainer: Callable[..., Trainer], data: ExperienceDataModule, **options: Any) -> Trainer:

@@ -49,7 +49,7 @@ def make_data(path: str, **options: Any) -> TrajectoryDataModule:
     return TrajectoryDataModule(path, **(sizes | {"teacher_updates": 2, "policy_updates": 4} | options))
 
 
-def test_slices_lie_within_one_episode_and_short_ones_are_left_out(
+def test_slices_lie_within_one_episode_and_short_ones_are_filled_up(
     make_trainer: Callable[..., Trainer], path: str
 ) -> None:
     data = make_data(path, validation_share=0.0)
@@ -58,9 +58,14 @@ def test_slices_lie_within_one_episode_and_short_ones_are_left_out(
     for _ in range(100):
         batch = data.sample_trajectories()
         assert batch.shape == (3, 8)
-        assert torch.equal(batch["next", "observation"][:, :-1], batch["observation"][:, 1:])
-        seen |= {round(place.item() / 100) for place in batch["observation"].flatten()}
-    assert seen == {0, 2, 3, 4, 5}
+        counts = batch.get("mask", torch.ones(3, 8, dtype=torch.bool))
+        follows = (batch["next", "observation"][:, :-1] == batch["observation"][:, 1:]).all(-1)
+        assert torch.equal(follows, counts[:, 1:])
+        assert counts[:, 0].all()
+        places = (batch["observation"][..., 0] / 100).round().int()
+        assert torch.equal(counts.all(1), places[:, 0] != 1)
+        seen |= set(places.flatten().tolist())
+    assert seen == {0, 1, 2, 3, 4, 5}
 
 
 def test_episodes_are_held_out_whole(make_trainer: Callable[..., Trainer], path: str) -> None:
@@ -70,7 +75,8 @@ def test_episodes_are_held_out_whole(make_trainer: Callable[..., Trainer], path:
         for episodes in (data.training, data.held_out)
     )
     assert len(held_out) == 2
-    assert trained | held_out == {0, 2, 3, 4, 5}
+    assert trained | held_out == {0, 1, 2, 3, 4, 5}
+    assert 1 in trained  # shorter than a slice
     assert not trained & held_out
     trainer = make_trainer(max_epochs=1)
     trainer.fit(make_module(data), data)

@@ -82,16 +82,15 @@ def test_the_policy_learns_through_the_target_and_the_critic_from_fixed_states()
     for network in (bootstrap.critic, bootstrap.target):
         torch.nn.init.normal_(network.network[-1].weight)
     states, rewards = torch.randn(3, 5, 1, requires_grad=True), torch.randn(3, 4, requires_grad=True)
-    imagined = Imagined(states, torch.zeros(3, 4, 1), rewards, states[:, :-1].detach())
+    imagined = Imagined(states, torch.zeros(3, 4, 1), rewards, states[:, :-1].detach(), torch.ones(3, 5))
     expected = rewards @ 0.9 ** torch.arange(4) + 0.9**4 * bootstrap.target(states[:, -1])
-    going_on = torch.zeros(3, 5, dtype=torch.bool)
-    torch.testing.assert_close(bootstrap.returns(imagined, going_on), expected)
-    bootstrap.returns(imagined, going_on).sum().backward()
+    torch.testing.assert_close(bootstrap.returns(imagined), expected)
+    bootstrap.returns(imagined).sum().backward()
     assert states.grad is not None
     assert states.grad[:, -1].ne(0).all()
     assert all(parameter.grad is None for parameter in bootstrap.parameters())
     states.grad = rewards.grad = None
-    bootstrap.loss(imagined, going_on).backward()
+    bootstrap.loss(imagined).backward()
     assert states.grad is None
     assert rewards.grad is None
     assert all(parameter.grad is not None for parameter in bootstrap.critic.parameters())
@@ -107,12 +106,11 @@ def test_nothing_follows_the_end_of_an_episode() -> None:
     state = torch.tensor([[0.3, 0.5, 0.4], [0.3, 0.5, -1.0]])  # position, velocity, clock: step 7, and step 0
     imagined = imagine(model, DeterministicPolicy(3, 1), state, 8, method="sequential")
     assert imagined.rewards[0].ne(0).tolist() == [False, False, True] + 5 * [False]
-    ended = model.has_ended(imagined.states)
-    assert ended.sum(1).tolist() == [6, 0]
+    assert imagined.survival.sum(1).tolist() == [3, 9]
     bootstrap = ValueBootstrap(3, discount=0.9)
     torch.nn.init.ones_(bootstrap.target.network[-1].bias)
     earned = imagined.rewards @ 0.9 ** torch.arange(8)
-    torch.testing.assert_close(bootstrap.returns(imagined, ended), earned + torch.tensor([0.0, 0.9**8]))
+    torch.testing.assert_close(bootstrap.returns(imagined), earned + torch.tensor([0.0, 0.9**8]))
 
 
 def test_the_target_follows_the_critic() -> None:
