@@ -15,7 +15,7 @@ CONFIG_KEY = "lit_awm_config"  # of the recipe in a checkpoint
 FIXED = [  # settings that a checkpoint has decided, as regular expressions
     r"seed_everything",
     r"data\.class_path",
-    r"data\.init_args\.(env|env_options|episode_length|num_envs|warmup_episodes|capacity|seed)(\..*)?",
+    r"data\.init_args\.(env|env_options|episode_length|num_envs|warmup_episodes|round_length|capacity|seed)(\..*)?",
     r"model\.class_path",
     r"model\.init_args\.(world_model|policy|teacher|known_reward)(\..*)?",
     r"(.*\.)?bootstrap(\..*)?",

@@ -78,7 +78,7 @@ def collect(options: argparse.Namespace, recipe: list[str]) -> dict[str, object]
     is_ours = isinstance(data.env.base_env, ControlEnv)  # which are stepped together
     env = make(min(options.episodes, AT_ONCE)) if is_ours else data.env
     env.set_seed(options.seed)
-    collector = EpisodeCollector("single", 1, env, make, exploration, options.seed)
+    collector = EpisodeCollector("single", 1, env, make, exploration, env.episode_length, options.seed)
     rounds = math.ceil(options.episodes / env.batch_size[0])
     parts = [collector.collect(0) for _ in tqdm(range(rounds), unit="round", disable=options.json or rounds == 1)]
     steps, ends = _first_episodes(torch.cat([part.clone() for part in parts]), options.episodes)

@@ -46,6 +46,7 @@ class EpisodeCollector:
         env: The ``N`` environments, if this process is to step them.
         make_env: Makes as many environments as it is told to in another process. It must be possible to pickle it.
         exploration: What acts.
+        length: Steps ``T`` of a round; an episode that would go on after it is cut off.
         seed: That of the environments of other processes, and of what explores there.
 
     Attributes:
@@ -59,10 +60,11 @@ class EpisodeCollector:
         env: EnvBase,
         make_env: Callable[[int], EnvBase],
         exploration: Exploration,
+        length: int,
         seed: int,
     ) -> None:
         self.kind, self.num_collectors, self.seed = kind, num_collectors, seed
-        self.frames, self.staleness = env.batch_size[0] * env.episode_length, 0.0
+        self.frames, self.staleness = env.batch_size[0] * length, 0.0
         self.exploration = exploration
         self._has_begun = False
         self._actor = TensorDictModule(_Versioned(exploration), in_keys=list(STEP), out_keys=["action", VERSION])

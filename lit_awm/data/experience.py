@@ -18,6 +18,7 @@ from lit_awm.data.collectors import TRAJECTORY, CollectorKind, EpisodeCollector,
 from lit_awm.data.evaluation import EvaluationEpisodes, evaluate, make_eval_env
 from lit_awm.data.exploration import Exploration
 from lit_awm.data.generators import generator_states, set_generator_states
+from lit_awm.data.lengths import check_lengths, check_warmup
 from lit_awm.data.returns import add_returns
 from lit_awm.data.schedule import make_loop
 from lit_awm.distributed import check_ranks, gather_objects, process_count, rank
@@ -46,6 +47,9 @@ class ExperienceDataModule(LightningDataModule):
         episode_length: Steps of an episode.
         num_envs: Environments stepped together, hence episodes collected in an outer iteration.
         warmup_episodes: Episodes with random actions before the first update, a multiple of ``num_envs``.
+        round_length: Steps that each environment takes in an outer iteration, None for an episode. Fewer let the models
+            follow sooner where episodes become long; an episode that would go on is cut off, and whatever is said of
+            episodes of the warm-up is of rounds. For world models only.
         exploration_noise: Standard deviation of the noise on the policy's action, in its range of [-1, 1].
         mean_hold: Mean number of steps for which a random action or noise is held.
         teacher_updates: Batches for a teacher of the world model in an outer iteration.
@@ -83,6 +87,7 @@ class ExperienceDataModule(LightningDataModule):
         episode_length: int = 100,
         num_envs: int = 4,
         warmup_episodes: int = 12,
+        round_length: int | None = None,
         exploration_noise: float = 0.3,
         mean_hold: float = 10.0,
         teacher_updates: int = 300,
@@ -114,12 +119,14 @@ class ExperienceDataModule(LightningDataModule):
         check_count(0, seed=seed)
         check_at_least(1, mean_hold=mean_hold)
         check_at_least(0, exploration_noise=exploration_noise)
-        self.slice_length = episode_length if slice_length is None else slice_length
-        _check_experience(episode_length, self.slice_length, imagine_from, env_options or {})
+        self.round_length = episode_length if round_length is None else round_length
+        self.slice_length = self.round_length if slice_length is None else slice_length
+        check_lengths(self.slice_length, round_length, episode_length)
+        _check_experience(imagine_from, env_options or {})
         options = {"episode_length": episode_length, **(env_options or {})}
         self.env_name, self.env_options, self._options = env, dict(env_options or {}), options
         self.env = make_env(env, num_envs, **options)
-        _check_warmup(warmup_episodes, num_envs, episode_length, capacity)
+        check_warmup(warmup_episodes, num_envs, episode_length, capacity)
         if storage_dir is not None:
             check_writable(Path(storage_dir), "storage_dir")
         self.eval_env, self.eval_episodes = make_eval_env(env, eval_episodes, **options), eval_episodes
@@ -197,6 +204,10 @@ class ExperienceDataModule(LightningDataModule):
                 "of them would hold the experience of all in memory. Lower `capacity` instead."
             )
         is_for_agent = "agent" in self.phases
+        if is_for_agent and self.round_length != self.env.episode_length:
+            raise ValueError(
+                f"round_length must be None for an agent, which learns from returns, got {self.round_length}."
+            )
         if self.buffer is None:
             self._begin(is_for_agent)
         else:  # a further fit goes on with the experience of those before
@@ -214,6 +225,7 @@ class ExperienceDataModule(LightningDataModule):
                 self.env,
                 partial(make_env, self.env_name, **self._options),
                 self.exploration,
+                self.round_length,
                 self.seed + RANK_STRIDE * rank(),
             )
 
@@ -322,10 +334,9 @@ class ExperienceDataModule(LightningDataModule):
     # -- Exact resume ---------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Return experience, counters, and the state of the collector and of all generators.
+        """Return experience, that of all processes, counters, and the state of the collector and of all generators.
 
-        The experience is that of all processes, see :class:`~lit_awm.data.segments.Segments`; what else differs
-        between them is a list with an entry for each. All of them must call it.
+        What else differs between processes is a list with an entry for each. All of them must call it.
         """
         if self.buffer is None:
             return {}
@@ -366,23 +377,7 @@ class ExperienceDataModule(LightningDataModule):
         set_generator_states(own["global"])
 
 
-def _check_warmup(warmup_episodes: int, num_envs: int, episode_length: int, capacity: int) -> None:
-    if warmup_episodes % num_envs:
-        raise ValueError(
-            f"warmup_episodes must be a multiple of num_envs {num_envs}, got {warmup_episodes}: episodes are "
-            "collected num_envs at a time."
-        )
-    if not capacity >= warmup_episodes * episode_length:
-        raise ValueError(f"capacity must hold the warm-up of {warmup_episodes * episode_length} steps, got {capacity}.")
-
-
-def _check_experience(episode_length: int, slice_length: int, imagine_from: str, env_options: dict[str, Any]) -> None:
-    check_count(0, slice_length=slice_length)
-    if not 1 <= slice_length <= episode_length:
-        raise ValueError(
-            f"slice_length must be between 1 and episode_length {episode_length}, got {slice_length}. Lower "
-            "`slice_length`, or raise `episode_length`."
-        )
+def _check_experience(imagine_from: str, env_options: dict[str, Any]) -> None:
     if imagine_from not in get_args(ImagineFrom):
         raise ValueError(f"imagine_from must be one of {', '.join(get_args(ImagineFrom))}, got {imagine_from!r}.")
     for name in ("episode_length", "num_envs"):

@@ -58,7 +58,8 @@ class DriftStandardizer(nn.Module):
 
     Sequences that begin alike have much in common: what is left of a drift when the mean over sequences has been taken,
     step by step, is what actions have done. It grows from step to step: the scale of a step is the geometric mean of
-    the spread at that step and of the spread over all steps. Steps beyond those of the data count as the last of them.
+    the spread at that step, or at an earlier one if that was larger (where all sequences have ended alike others need
+    not), and of the spread over all steps. Steps beyond those of the data count as the last of them.
     Where all sequences of the data are the same no mean is taken. A component that stays what it is at the first step,
     as where a goal lies, or drifts alike in all sequences, hardly moves by what is predicted; its errors are measured
     by how much it varies between sequences. Until ``fit`` is called it changes nothing.
@@ -93,7 +94,7 @@ class DriftStandardizer(nn.Module):
         varies, least = spread > least, torch.where(least > 0, least, 1.0)
         by_itself = set_aside(rows).flatten(0, 1).std(0, correction=0).clamp(min=least)
         self.mean, self.spread = mean.to(self.mean), torch.where(varies, spread, by_itself).to(self.spread)
-        scale = (by_step.clamp(min=LEAST_SHARE * spread) * spread).sqrt()
+        scale = (by_step.cummax(0).values.clamp(min=LEAST_SHARE * spread) * spread).sqrt()
         self.scale = torch.where(varies, scale, least).to(self.scale)
 
     def inverse(self, value: Tensor, steps: Tensor) -> Tensor:

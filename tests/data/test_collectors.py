@@ -28,7 +28,7 @@ def make_collector(kind: Any, num_collectors: int = 2) -> EpisodeCollector:
     policy = DeterministicPolicy(4, 2, hidden_dim=8)
     exploration = Exploration(policy, 2, noise=0.0, mean_hold=3.0)
     exploration.at_random.fill_(False)
-    return EpisodeCollector(kind, num_collectors, MAKE(4), MAKE, exploration, seed=5)
+    return EpisodeCollector(kind, num_collectors, MAKE(4), MAKE, exploration, MAKE(4).episode_length, seed=5)
 
 
 def policy_of(collector: EpisodeCollector) -> DeterministicPolicy:

@@ -208,6 +208,8 @@ def test_overfitting_a_batch_is_refused(make_trainer: Callable[..., Trainer]) ->
         ({"env_options": {"integrater": "euler"}}, "Did you mean 'integrator'"),
         ({"slice_length": 11}, "slice_length must be between 1 and episode_length 10, got 11. Lower"),
         ({"slice_length": 0}, "slice_length must be between 1 and episode_length 10, got 0"),
+        ({"slice_length": 6, "round_length": 5}, "slice_length must be between 1 and round_length 5, got 6"),
+        ({"round_length": 11, "slice_length": 5}, "round_length must be between 1 and episode_length 10, got 11"),
         ({"warmup_episodes": 3}, "warmup_episodes must be a multiple of num_envs 2, got 3"),
         ({"warmup_episodes": 0}, "warmup_episodes must be at least 1, got 0"),
         ({"policy_updates": 0}, "policy_updates must be at least 1, got 0"),
@@ -223,6 +225,19 @@ def test_overfitting_a_batch_is_refused(make_trainer: Callable[..., Trainer]) ->
 def test_bad_arguments_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         ExperienceDataModule(**(SMALL | options))
+
+
+def test_a_round_may_be_shorter_than_an_episode(make_trainer: Callable[..., Trainer]) -> None:
+    data = ExperienceDataModule("bear_populations", **(SMALL | {"round_length": 4}))
+    fit_world_model(make_trainer, data, max_epochs=2)
+    assert data.env_steps == (4 + 2) * 4
+    assert data.slice_length == 4
+    clocks = data.buffer[:]["observation"][:, -1].view(-1, 4)
+    torch.testing.assert_close(clocks, torch.tensor([-1.0, -0.8, -0.6, -0.4]).expand(6, 4))  # of 10 steps an episode
+    assert not data.buffer[:]["next", "terminated"].any()
+    agent = SACModule(data.state_dim, data.action_dim)
+    with pytest.raises(ValueError, match="round_length must be None for an agent, which learns from returns, got 4"):
+        make_trainer(max_epochs=1).fit(agent, ExperienceDataModule("bear_populations", **(SMALL | {"round_length": 4})))
 
 
 def test_agents_and_world_models_need_data_of_their_own(make_trainer: Callable[..., Trainer]) -> None:

@@ -51,6 +51,16 @@ def test_a_drift_without_spread_keeps_a_scale_above_rounding() -> None:
     assert scaler.scale[:, 1].le(0.01).all()
 
 
+def test_where_all_sequences_have_ended_alike_others_can_still_be_told() -> None:
+    """Bacteria that have died by the third step in all of the data may live by other actions."""
+    rows = torch.tensor([[1.0, 0.5, 0.0, 0.0, 0.0], [1.0, 0.9, 0.4, 0.0, 0.0]]).unsqueeze(-1)
+    scaler = DriftStandardizer(1)
+    scaler.fit(rows)
+    assert scaler.scale[:, 0].tolist() == sorted(scaler.scale[:, 0].tolist())
+    assert scaler.scale[-1] == scaler.scale.max()
+    assert scaler.scale[-1] > 0.5 * scaler.spread
+
+
 def test_what_stays_as_it_began_hardly_moves_and_counts_by_how_it_varies_between_sequences() -> None:
     """Where a goal lies, as in Reacher: a thousandth of an error there is none, whoever labels it."""
     goals = torch.tensor([-0.1, 0.0, 0.1]).view(3, 1, 1).expand(3, 5, 1)

@@ -1,0 +1,38 @@
+"""What the lengths of slices, rounds and episodes have to be."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from lit_awm.checks import check_count
+
+
+def check_lengths(slice_length: int, round_length: int | None, episode_length: int) -> None:
+    """Reject a slice longer than a round, or a round longer than an episode; without a length it is that of an episode.
+
+    Raises:
+        ValueError: If a length is below 1, or above the next one.
+    """
+    check_count(0, slice_length=slice_length)
+    of_round = {} if round_length is None else {"round_length": round_length}
+    lengths = {"slice_length": slice_length, **of_round, "episode_length": episode_length}
+    for (name, length), (bound, most) in pairwise(lengths.items()):
+        if not 1 <= length <= most:
+            raise ValueError(
+                f"{name} must be between 1 and {bound} {most}, got {length}. Lower `{name}`, or raise `{bound}`."
+            )
+
+
+def check_warmup(warmup_episodes: int, num_envs: int, episode_length: int, capacity: int) -> None:
+    """Reject a warm-up that cannot be collected, or kept.
+
+    Raises:
+        ValueError: If it is no multiple of ``num_envs``, or more than ``capacity``.
+    """
+    if warmup_episodes % num_envs:
+        raise ValueError(
+            f"warmup_episodes must be a multiple of num_envs {num_envs}, got {warmup_episodes}: episodes are "
+            "collected num_envs at a time."
+        )
+    if not capacity >= warmup_episodes * episode_length:
+        raise ValueError(f"capacity must hold the warm-up of {warmup_episodes * episode_length} steps, got {capacity}.")
