@@ -35,6 +35,17 @@ def checkpoint(*options: str) -> str:
     return "runs/bear_populations/version_0/checkpoints/last.ckpt"
 
 
+def test_what_tells_where_episodes_end_is_exported_with_the_world_model() -> None:
+    path = checkpoint("--model.world_model_module.continuation=lit_awm.models.Continuation")
+    assert main(["export", path, "--out", "bundle", "--formats", "safetensors"]) == 0
+    module, _ = build([*TINY, "--model.world_model_module.continuation=lit_awm.models.Continuation"])
+    module.load_state_dict(torch.load(path, weights_only=True)["state_dict"])
+    states = torch.rand(3, 5, 4) - 1
+    survival = lit_awm.load_world_model("bundle").survival(states)
+    assert torch.equal(survival, module.world_model.world_model.survival(states))
+    assert survival[:, 1:].lt(1).all()
+
+
 @pytest.mark.parametrize(
     "family",
     [
