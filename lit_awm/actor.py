@@ -9,7 +9,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from lit_awm.models import Policy
@@ -21,7 +20,7 @@ class Actor(NamedTuple):
     Attributes:
         policy: The policy.
         noise: ``(B, H, A)``, which decides the actions of a stochastic one; or None.
-        action_noise: ``(B, H, A)``, by which the actions are moved, within their range; or None.
+        action_noise: ``(B, H, A)``, to be added to the actions; or None.
         action_gradient: ``(B, H, A)``, to which every backward pass adds the gradient of the actions; or None.
     """
 
@@ -44,7 +43,7 @@ class Actor(NamedTuple):
         """
         actions = self.policy.sample(states, self.noise)
         if self.action_noise is not None:
-            actions = move_within(actions, self.action_noise)
+            actions = actions + self.action_noise
         if self.action_gradient is not None and actions.requires_grad:
             actions.register_hook(partial(_accumulate, self.action_gradient, counts))  # type: ignore[no-untyped-call]
         return actions
@@ -53,9 +52,3 @@ class Actor(NamedTuple):
 def _accumulate(target: Tensor, counts: Callable[[], bool], gradient: Tensor) -> None:
     if counts():
         target += gradient
-
-
-def move_within(actions: Tensor, by: Tensor) -> Tensor:
-    """Return actions moved by some noise, the other way where they would leave their range of [-1, 1]."""
-    moved = actions + by
-    return torch.where(moved.abs() > 1, actions - by, moved).clamp(-1, 1)

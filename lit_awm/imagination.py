@@ -159,8 +159,7 @@ def imagine(
         decoder: Decodes states for ``"replay"`` and ``"warm"`` by a compiled step; None for an ordinary one.
         checkpoint: Whether to save memory by computing predictions once more in the backward pass: of a quarter of the
             batch at a time, or with ``"sequential"`` of ``sqrt(H)`` steps. Refused where costates are solved for.
-        action_noise: ``(B, H, A)`` by which the policy's actions are moved, the other way where they would leave
-            [-1, 1]; or None.
+        action_noise: ``(B, H, A)`` to be added to the policy's actions without clipping, or None.
         action_gradient: ``(B, H, A)``, to which every backward pass adds the gradient of the actions; or None.
 
     Raises:

@@ -80,21 +80,6 @@ def test_warm_without_states_decodes(
     assert torch.equal(warm[1], replay[1])
 
 
-def test_noise_moves_actions_within_their_range_and_passes_gradients(
-    world_model: ActionsWorldModel, policy: DeterministicPolicy, initial_state: Tensor
-) -> None:
-    torch.nn.init.constant_(policy.network.layers[-1].bias, 2.0)
-    noise = 0.1 * torch.randn(len(initial_state), 6, policy.action_dim).to(initial_state)
-    gradient = torch.zeros_like(noise)
-    options = {"action_noise": noise, "action_gradient": gradient}
-    imagined = imagine(world_model, policy, initial_state, 6, method="sequential", **options)
-    free = policy(imagined.states[:, :-1])
-    assert imagined.actions.abs().max() <= 1
-    torch.testing.assert_close((imagined.actions - free).abs(), noise.abs())
-    imagined.rewards.sum().backward()
-    assert policy.network.layers[-1].bias.grad.ne(0).all()
-
-
 def test_no_gradient_passes_through_the_states_that_the_policy_reads_unless_asked(
     world_model: ActionsWorldModel, policy: DeterministicPolicy, initial_state: Tensor
 ) -> None:

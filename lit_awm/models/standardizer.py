@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 ROUNDING = 1e-5  # of the largest value of a sequence, below which a difference in single precision may be rounding
+COLLAPSED = 1e-6  # of the spread at an earlier step, below which all sequences are at the same place
 LEAST_SHARE = 1e-8  # of the spread over all steps, that of a step counts as
 TAIL = 8  # one in how many sequences is set aside where it would decide
 HEAVY = 3.0  # times the deviation of the rest, beyond which it would
@@ -58,8 +59,8 @@ class DriftStandardizer(nn.Module):
 
     Sequences that begin alike have much in common: what is left of a drift when the mean over sequences has been taken,
     step by step, is what actions have done. It grows from step to step: the scale of a step is the geometric mean of
-    the spread at that step, or at an earlier one if that was larger (where all sequences have ended alike others need
-    not), and of the spread over all steps. Steps beyond those of the data count as the last of them.
+    the spread at that step and of the spread over all steps. Where all sequences of the data have come to the same end
+    others need not: the spread counts as what it was before. Steps beyond those of the data count as the last of them.
     Where all sequences of the data are the same no mean is taken. A component that stays what it is at the first step,
     as where a goal lies, or drifts alike in all sequences, hardly moves by what is predicted; its errors are measured
     by how much it varies between sequences. Until ``fit`` is called it changes nothing.
@@ -94,7 +95,9 @@ class DriftStandardizer(nn.Module):
         varies, least = spread > least, torch.where(least > 0, least, 1.0)
         by_itself = set_aside(rows).flatten(0, 1).std(0, correction=0).clamp(min=least)
         self.mean, self.spread = mean.to(self.mean), torch.where(varies, spread, by_itself).to(self.spread)
-        scale = (by_step.cummax(0).values.clamp(min=LEAST_SHARE * spread) * spread).sqrt()
+        before = by_step.cummax(0).values
+        by_step = torch.where(by_step < COLLAPSED * before, before, by_step)
+        scale = (by_step.clamp(min=LEAST_SHARE * spread) * spread).sqrt()
         self.scale = torch.where(varies, scale, least).to(self.scale)
 
     def inverse(self, value: Tensor, steps: Tensor) -> Tensor:

@@ -48,8 +48,7 @@ class PolicyModule(LightningModule):
             policy's updates, since what is best with noise is not quite what is best without. A policy that is
             optimised on the one trajectory that it would take may react to small deviations in any way; on noisy ones
             it learns how to. The first trajectory of a batch is free of noise; over the others the noise is shifted to
-            mean zero at every step, so that there is nothing in it to learn. Where noise would leave the range of
-            actions it is turned round.
+            mean zero at every step, so that there is nothing in it to learn.
         entropy_weight: Weight of the entropy bonus per step, in units of reward, for a stochastic policy: a number, or
             a schedule over the policy's updates.
         disagreement_weight: What a step costs, in units of reward, where the members of an ensemble disagree about what

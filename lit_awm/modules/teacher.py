@@ -13,7 +13,6 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from tensordict import TensorDict
 from torch import Tensor
 
-from lit_awm.actor import move_within
 from lit_awm.checks import check_at_least, check_count
 from lit_awm.models import MarkovWorldModel, Policy, WorldModel
 from lit_awm.modules.optimization import default_optimizer
@@ -153,7 +152,7 @@ class TeacherModule(WorldModelModule):
         def act(step: int, state: Tensor) -> Tensor:
             action = torch.where(follows_policy, policy.sample(state[: len(chosen)]), recorded[:, step])
             action = (action + noise[:, step]).clamp(-1, 1)
-            return action if alike == 1 else torch.cat([action, move_within(action, apart[:, step])])
+            return action if alike == 1 else torch.cat([action, _move_within(action, apart[:, step])])
 
         of_pairs = torch.arange(count).view(alike, -1).T.flatten()  # twins next to each other
         unrolled = self._unroll(state.repeat(alike, 1), horizon, act)
@@ -212,3 +211,9 @@ def _with_mask(batch: TensorDict) -> TensorDict:
     if "mask" in batch.keys():
         return batch
     return batch.copy().set("mask", torch.ones(batch.shape, dtype=torch.bool, device=batch["observation"].device))
+
+
+def _move_within(actions: Tensor, by: Tensor) -> Tensor:
+    """Return actions moved by some noise, the other way where they would leave their range."""
+    moved = actions + by
+    return torch.where(moved.abs() > 1, actions - by, moved).clamp(-1, 1)

@@ -10,7 +10,6 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from tensordict import TensorDict
 
-from lit_awm.actor import move_within
 from lit_awm.data import ExperienceDataModule
 from lit_awm.models import (
     ActionsWorldModel,
@@ -21,6 +20,7 @@ from lit_awm.models import (
     SimulatorWorldModel,
 )
 from lit_awm.modules import AlternatingModule, PolicyModule, TeacherModule
+from lit_awm.modules.teacher import _move_within
 
 BATCH, HORIZON = 6, 8
 
@@ -96,7 +96,7 @@ def test_twins_have_the_same_beginning_and_nearly_the_same_actions() -> None:
 
 def test_noise_between_twins_turns_round_at_the_bounds() -> None:
     actions, by = torch.tensor([0.5, 0.95, 0.95, -1.0]), torch.tensor([0.1, 0.1, -0.1, -0.2])
-    torch.testing.assert_close(move_within(actions, by), torch.tensor([0.6, 0.85, 0.85, -0.8]))
+    torch.testing.assert_close(_move_within(actions, by), torch.tensor([0.6, 0.85, 0.85, -0.8]))
 
 
 @pytest.mark.parametrize(("batch_size", "twin_noise"), [(2, 0.1), (6, 0.1), (12, 0.0)])
