@@ -45,6 +45,7 @@ def make_bundle(description: Description, policy: Policy, world_model: WorldMode
         model = _build_world_model(description, contents[f"{WORLD_MODEL}.safetensors"])
         actions = torch.rand(3, 5, policy.action_dim)
         check_same(world_model, model, states, actions, tolerance=0.0, what=f"{WORLD_MODEL}.safetensors")
+        check_same(world_model.survival, model.survival, states, tolerance=0.0, what=f"{WORLD_MODEL}.safetensors")
     return contents | {DESCRIPTION: (json.dumps(description, indent=1) + "\n").encode()}
 
 

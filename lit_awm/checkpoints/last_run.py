@@ -18,7 +18,7 @@ FIXED = [  # settings that a checkpoint has decided, as regular expressions
     r"data\.init_args\.(env|env_options|episode_length|num_envs|warmup_episodes|round_length|capacity|seed)(\..*)?",
     r"model\.class_path",
     r"model\.init_args\.(world_model|policy|teacher|known_reward)(\..*)?",
-    r"(.*\.)?bootstrap(\..*)?",
+    r"(.*\.)?(bootstrap|continuation)(\..*)?",
     r"(.*\.)?(optimizer|scheduler)(\..*)?",
 ]
 IGNORED = r"(ckpt_path|resume|weights_only|config|trainer\.logger(\..*)?|trainer\.plugins(\..*)?)"

@@ -116,6 +116,10 @@ class ExperienceBuffer:
     def load(self, segments: list[Segment], drawn: dict[str, Tensor], collected: int) -> None:
         """Go on from what ``state`` and ``drawn`` returned, after ``collected`` steps of this process."""
         parts = self.segments.load(segments, collected)
+        if any(key not in rows.keys(True) for _, rows in parts for key in self.keys):
+            raise ValueError(
+                "ckpt_path must be a checkpoint that tells of every step whether it was terminated, got none."
+            )
         # The oldest may have been overwritten: go on where it had been written to.
         self._buffer.writer.load_state_dict({"_cursor": self.segments.cursor})
         places = [self._buffer.extend(rows) for _, rows in parts]

@@ -34,7 +34,7 @@ class LostWorkerError(RuntimeError):
 
 
 class EpisodeCollector:
-    """Collect rounds of whole episodes ``(N, T)`` by one of TorchRL's collectors.
+    """Collect rounds ``(N, T)`` of one episode or more by one of TorchRL's collectors.
 
     Args:
         kind: ``"single"`` steps all environments in this process. ``"multi_sync"`` shares them out between processes

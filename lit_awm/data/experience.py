@@ -126,7 +126,7 @@ class ExperienceDataModule(LightningDataModule):
         options = {"episode_length": episode_length, **(env_options or {})}
         self.env_name, self.env_options, self._options = env, dict(env_options or {}), options
         self.env = make_env(env, num_envs, **options)
-        check_warmup(warmup_episodes, num_envs, episode_length, capacity)
+        check_warmup(warmup_episodes, num_envs, self.round_length, capacity)
         if storage_dir is not None:
             check_writable(Path(storage_dir), "storage_dir")
         self.eval_env, self.eval_episodes = make_eval_env(env, eval_episodes, **options), eval_episodes

@@ -13,8 +13,8 @@ def check_lengths(slice_length: int, round_length: int | None, episode_length: i
     Raises:
         ValueError: If a length is below 1, or above the next one.
     """
-    check_count(0, slice_length=slice_length)
     of_round = {} if round_length is None else {"round_length": round_length}
+    check_count(0, slice_length=slice_length, **of_round)
     lengths = {"slice_length": slice_length, **of_round, "episode_length": episode_length}
     for (name, length), (bound, most) in pairwise(lengths.items()):
         if not 1 <= length <= most:
@@ -23,7 +23,7 @@ def check_lengths(slice_length: int, round_length: int | None, episode_length: i
             )
 
 
-def check_warmup(warmup_episodes: int, num_envs: int, episode_length: int, capacity: int) -> None:
+def check_warmup(warmup_episodes: int, num_envs: int, round_length: int, capacity: int) -> None:
     """Reject a warm-up that cannot be collected, or kept.
 
     Raises:
@@ -34,5 +34,5 @@ def check_warmup(warmup_episodes: int, num_envs: int, episode_length: int, capac
             f"warmup_episodes must be a multiple of num_envs {num_envs}, got {warmup_episodes}: episodes are "
             "collected num_envs at a time."
         )
-    if not capacity >= warmup_episodes * episode_length:
-        raise ValueError(f"capacity must hold the warm-up of {warmup_episodes * episode_length} steps, got {capacity}.")
+    if not capacity >= warmup_episodes * round_length:
+        raise ValueError(f"capacity must hold the warm-up of {warmup_episodes * round_length} steps, got {capacity}.")

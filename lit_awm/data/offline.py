@@ -148,11 +148,22 @@ class TrajectoryDataModule(LightningDataModule):
             self.eval_env = make_eval_env(self.env_name, share, **self.env_options)
         if stage != "fit" or self.buffer is not None:
             return
+        if getattr(self.trainer.lightning_module, "learns_ends", False):
+            self._check_ends()
         if rank():
             torch.manual_seed(torch.initial_seed() + RANK_STRIDE * rank())
         steps = torch.cat(self.training if self.policy is None else [*self.training, *self.held_out])
         self.buffer = ExperienceBuffer(len(steps), self.slice_length, self.world_model_batch_size, False)
         self.buffer.add(steps.unsqueeze(0))
+
+    def _check_ends(self) -> None:
+        """Reject a recording without ends for a world model that is to learn them."""
+        if not any(episode["next", "terminated"].any() for episode in self.training):
+            raise ValueError(
+                "path must hold steps that are `terminated` for a world model with a `continuation`, got none. Name the "
+                "column in `columns`, and record `next_observation`, without which last steps are left out; or leave "
+                "`continuation` out."
+            )
 
     def train_dataloader(self) -> AlternatingLoop:
         """Return the loop over the phases of the module that is fitted."""

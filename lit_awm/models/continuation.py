@@ -10,12 +10,14 @@ from torch import Tensor, nn
 from lit_awm.checks import check_at_least
 from lit_awm.models.perceptron import make_perceptron
 
+FIRST_ODDS = 5.0  # logarithm of the odds that an episode goes on where nothing has been learned
+
 
 class Continuation(nn.Module):
     """Estimate the probability that an episode goes on after a state, for tasks that end when something goes wrong.
 
     A :class:`~lit_awm.modules.WorldModelModule` fits it to the recorded states in which episodes were terminated, or
-    were not (Hafner et al., 2021, arXiv:2010.02193). Imagined rewards then count as far as there is somebody to earn
+    were not, which has to be seen in those states (Hafner et al., 2021, arXiv:2010.02193). Imagined rewards then count as far as there is somebody to earn
     them, and a gradient tells a policy how to go on living.
 
     Args:
@@ -31,6 +33,10 @@ class Continuation(nn.Module):
         super().__init__()
         check_at_least(1, state_dim=state_dim, hidden_dim=hidden_dim, num_layers=num_layers)
         self.network = make_perceptron([state_dim] + [hidden_dim] * num_layers, 1)
+        output = self.network[-1]
+        assert isinstance(output, nn.Linear)
+        nn.init.zeros_(output.weight)
+        nn.init.constant_(output.bias, FIRST_ODDS)
 
     def forward(self, state: Tensor) -> Tensor:
         """Map states ``(..., S)`` in standard units to log odds ``(...)`` that the episode goes on."""

@@ -37,7 +37,7 @@ class UnrolledWorldModel(WorldModel):
             reward_fn=transition.reward_fn,
             clock_step=transition.clock_step,
         )
-        self.transition = transition
+        self.transition, self.continuation = transition, transition.continuation
 
     @property
     def max_horizon(self) -> int | None:

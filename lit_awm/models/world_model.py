@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lit_awm.checks import check_count
@@ -192,11 +193,14 @@ class WorldModel(nn.Module, ABC):
         It is differentiable in the states, of which the first counts as one in which the episode goes on, unless the
         clock has reached its end.
         """
-        survival = (~self.has_ended(states)).to(states.dtype)
+        ended = self.has_ended(states)
         if self.continuation is None:
-            return survival
-        goes_on = self.continuation(self.state_scaler(states[:, 1:])).sigmoid()
-        return survival * torch.cat([torch.ones_like(goes_on[:, :1]), goes_on.cumprod(dim=1)], dim=1)
+            return (~ended).to(states.dtype)
+        with torch.autocast(states.device.type, enabled=False):  # most probabilities are close to 1
+            reached = states.to(self.state_scaler.mean.dtype).masked_fill(ended.unsqueeze(-1), 0)
+            log_odds = self.continuation(self.state_scaler(reached[:, 1:]))
+            log_survival = F.pad(F.logsigmoid(log_odds), (1, 0)).cumsum(dim=1)
+        return log_survival.exp().masked_fill(ended, 0)
 
     def _reward(self, outputs: Tensor, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
         """Return the known reward of a step, or the last of the ``outputs`` of a head."""

@@ -83,7 +83,7 @@ class ValueBootstrap(nn.Module):
         targets = lambda_returns(imagined.rewards.detach(), values, self.discount, self.trace)
         if not self.critic.value_scaler.is_fitted:
             for network in (self.critic, self.target):
-                network.value_scaler.fit(gather(targets.unsqueeze(-1)))
+                network.value_scaler.fit(gather(targets[:, :1]))  # of states in which it goes on for sure
         scale = self.critic.value_scaler.scale
         return F.mse_loss(_as_far_as(survival[:, :-1], self.critic(states[:, :-1])) / scale, targets / scale)
 

@@ -206,6 +206,7 @@ class PolicyModule(LightningModule):
             metrics |= {"value": value.detach(), "critic_loss": critic_loss.detach()}
         if self.disagreement_weight:
             spread = self.ensemble[0].disagreement(imagined.states[:, :-1], imagined.actions)
+            spread = spread * imagined.survival[:, :-1]
             loss = loss + self.disagreement_weight * spread.sum(dim=1).mean()
             metrics |= {"disagreement": spread.mean().detach()}
         if self.entropy_weight:

@@ -20,6 +20,7 @@ from lit_awm.modules.world_model import WorldModelModule
 
 LABELLED_AT_ONCE = 10  # batches of trajectories, since to label one takes nearly as long
 FOLLOWING = 0.75  # share of labelled trajectories that follow the policy
+LEAST_SURVIVAL = 0.01  # of an episode, below which it does not matter what the teacher knows
 FARTHEST = 20.0  # standard deviations from the mean of the data, beyond which it neither labels nor judges
 
 
@@ -91,7 +92,7 @@ class TeacherModule(WorldModelModule):
         """Return a batch ``(B, H)`` of recorded trajectories with labelled ones in place of the second half.
 
         ``twin_weight`` is above 0 for twins of the one before, so that its mean over the batch is 1 if there are any;
-        ``is_recorded`` tells of which steps it is known whether an episode was terminated.
+        ``end_weight`` is above 0 for steps of which it is known whether they ended an episode, with the same mean.
         """
         device = batch["observation"].device
         if not self._labelled:
@@ -107,7 +108,8 @@ class TeacherModule(WorldModelModule):
         if (ended := recorded.get(("next", "terminated"), None)) is not None:
             unknown = ended.new_zeros(len(labelled), *ended.shape[1:])
             mixed["next", "terminated"] = torch.cat([ended, unknown])
-            mixed["is_recorded"] = torch.cat([torch.ones_like(ended), unknown]).squeeze(-1)
+            weight = (torch.cat([recorded["mask"], unknown.squeeze(-1)])).float()
+            mixed["end_weight"] = weight / weight.mean()
         weight = torch.cat([torch.zeros_like(is_twin[:1]).expand(len(recorded), -1), is_twin]).float()
         mixed["twin_weight"] = weight / weight.mean().clamp(min=1 / len(mixed))
         return mixed
@@ -128,11 +130,14 @@ class TeacherModule(WorldModelModule):
         as far as episodes go on by ``survival``, that of the world model which is taught.
         """
         states, actions, rewards = self._unroll(initial_state, horizon, lambda step, state: policy.sample(state))
-        returns = (rewards if survival is None else rewards * survival(states)[:, :-1]).sum(dim=1)
+        goes_on = torch.ones_like(rewards) if survival is None else survival(states)[:, :-1]
+        earned = rewards.masked_fill(goes_on == 0, 0)
         if disagreement_weight and isinstance(self.world_model, MarkovWorldModel):
-            spread = self.world_model.disagreement(states[:, :-1], actions)
-            returns = returns - disagreement_weight * spread.sum(dim=1)
-        return torch.where(self._is_near(states, FARTHEST) & returns.isfinite(), returns, -torch.inf).mean()
+            earned = earned - disagreement_weight * self.world_model.disagreement(states[:, :-1], actions)
+        returns = (earned * goes_on).sum(dim=1)
+        is_reached = torch.cat([goes_on[:, :1], goes_on], dim=1) > LEAST_SURVIVAL
+        knows = self._is_near(torch.where(is_reached.unsqueeze(-1), states, states[:, :1]), FARTHEST)
+        return torch.where(knows & returns.isfinite(), returns, -torch.inf).mean()
 
     def forget(self) -> None:
         """Drop what has been labelled; to be called when the teacher has changed."""

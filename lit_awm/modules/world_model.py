@@ -114,8 +114,9 @@ class WorldModelModule(LightningModule):
             )
         odds = continuation(self.world_model.state_scaler(batch["next", "observation"]))
         errors = F.binary_cross_entropy_with_logits(odds, 1 - ended.squeeze(-1).to(odds), reduction="none")
-        counts = batch.get("is_recorded", torch.ones_like(odds, dtype=torch.bool))
-        return _mean(errors.unsqueeze(-1), counts & batch.get("mask", counts))
+        if (weight := batch.get("end_weight", None)) is not None:
+            return (weight * errors).mean()
+        return _mean(errors.unsqueeze(-1), batch.get("mask", None))
 
     def _learns_differences(self, batch: TensorDict) -> bool:
         reads_later_states = self.world_model.reads_later_states  # and is told what actions have changed
@@ -147,9 +148,12 @@ class WorldModelModule(LightningModule):
     def fit_statistics(self, batch: TensorDict) -> None:
         """Set the model's standardisation from a batch, of all processes, unless it has been set before."""
         if not self.world_model.state_scaler.is_fitted:
-            last, reward = batch["next", "observation"][:, -1:], batch["next", "reward"].squeeze(-1)
-            states = torch.cat([batch["observation"], last], dim=1)
-            self.world_model.fit_statistics(gather(states), gather(batch["action"]), gather(reward))
+            following, reward = batch["next", "observation"], batch["next", "reward"].squeeze(-1)
+            counts = batch.get("mask", torch.ones_like(reward, dtype=torch.bool))
+            parts = (gather(each) for each in (batch["observation"], following, batch["action"], reward))
+            states, following, actions, reward = _without_filling(gather(counts.float()) > 0, *parts)
+            states = torch.cat([states, following[:, -1:]], dim=1)
+            self.world_model.fit_statistics(states, actions, reward)
 
     def check_slice_length(self, trainer: Trainer) -> None:
         """Reject data whose trajectories the model has no positions for, before the first step."""
@@ -188,6 +192,15 @@ class WorldModelModule(LightningModule):
                 "it with a PolicyModule or an AlternatingModule."
             )
         return build_optimizer(self.trained_parameters(), self.optimizer, self.scheduler)
+
+
+def _without_filling(mask: Tensor, *sequences: Tensor) -> list[Tensor]:
+    """Return those of the sequences ``(B, H, ...)`` that count for as long as half of them do, and no longer."""
+    if mask.all():
+        return list(sequences)
+    lengths = mask.sum(1)
+    length = int(lengths.median())
+    return [each[lengths >= length, :length] for each in sequences]
 
 
 def _mean(errors: Tensor, mask: Tensor | None) -> Tensor:

@@ -12,7 +12,7 @@ from tensordict import TensorDict
 
 from lit_awm.data import TrajectoryDataModule
 from lit_awm.data.formats import write_rows
-from lit_awm.models import ActionsWorldModel, CausalTransformer, DeterministicPolicy, MarkovWorldModel
+from lit_awm.models import ActionsWorldModel, CausalTransformer, Continuation, DeterministicPolicy, MarkovWorldModel
 from lit_awm.modules import AlternatingModule, PolicyModule, SACModule, WorldModelModule
 
 LENGTHS = (12, 3, 10, 9, 11, 8)  # steps of the episodes; a slice has eight
@@ -170,3 +170,12 @@ def test_an_agent_that_collects_is_refused(make_trainer: Callable[..., Trainer],
     data = make_data(path)
     with pytest.raises(ValueError, match="data must be an ExperienceDataModule for an agent"):
         make_trainer(max_epochs=1).fit(SACModule(1, 1, clock_step=None), data)
+
+
+def test_ends_are_not_learned_from_a_recording_that_has_none(make_trainer: Callable[..., Trainer], path: str) -> None:
+    data = make_data(path)
+    for episode in [*data.training, *data.held_out]:
+        episode["next", "terminated"].zero_()
+    model = ActionsWorldModel(data.state_dim, data.action_dim, CausalTransformer(8, 1, 1, 8))
+    with pytest.raises(ValueError, match="path must hold steps that are `terminated` for a world model with"):
+        make_trainer(max_epochs=1).fit(WorldModelModule(model, continuation=Continuation), data)

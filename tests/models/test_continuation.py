@@ -21,6 +21,7 @@ from lit_awm.models import (
     SimulatorWorldModel,
 )
 from lit_awm.modules import PolicyModule, TeacherModule, ValueBootstrap, WorldModelModule
+from lit_awm.modules.world_model import _without_filling
 
 CERTAIN = 50.0
 
@@ -113,11 +114,12 @@ def test_it_learns_where_episodes_end() -> None:
 
 def test_steps_that_fill_up_a_slice_count_for_nothing() -> None:
     data, module = falls(), make_module()
-    module.fit_statistics(data)
     absurd = data.clone()
     for name in ("observation", "reward"):
         absurd["next", name][~data["mask"]] = 1e3
     absurd["next", "terminated"][~data["mask"]] ^= True
+    module.fit_statistics(absurd)
+    assert module.world_model.state_scaler.scale.item() < 2
     expected = module.loss_and_metrics(data)[1]
     for name, value in module.loss_and_metrics(absurd)[1].items():
         torch.testing.assert_close(value, expected[name])
@@ -125,27 +127,54 @@ def test_steps_that_fill_up_a_slice_count_for_nothing() -> None:
     once = torch.cat([alone, alone]).set("mask", torch.tensor([[True] * 6, [False] * 6]))
     torch.testing.assert_close(module.loss(once), module.loss(alone))
     teacher = TeacherModule(MarkovWorldModel(1, 1, hidden_dim=8), transitions=10_000)
-    teacher.fit_statistics(data)
+    teacher.fit_statistics(absurd)
     torch.testing.assert_close(teacher.loss(absurd), teacher.loss(data))
 
 
+def test_statistics_are_of_the_steps_that_half_of_the_sequences_have() -> None:
+    mask = torch.tensor([[True] * 4, [True, True, False, False], [True] * 3 + [False]])
+    rows = torch.arange(12.0).view(3, 4)
+    (kept,) = _without_filling(mask, rows)
+    assert torch.equal(kept, rows[[0, 2], :3])
+
+
 def test_the_end_is_learned_from_what_was_recorded_alone() -> None:
+    torch.manual_seed(0)
     data, policy = falls(8), DeterministicPolicy(1, 1, hidden_dim=8)
     data["mask"][0, -1] = False
     teacher = TeacherModule(MarkovWorldModel(1, 1, hidden_dim=8))
     teacher.fit_statistics(data)
     mixed = teacher.add_to(data, policy)
-    assert mixed["is_recorded"].all(1).tolist() == [True] * 4 + [False] * 4
+    weight = mixed["end_weight"]
+    assert torch.equal(weight[:4] > 0, data["mask"][:4])
+    assert weight[4:].eq(0).all()
+    assert weight.mean().item() == pytest.approx(1)
     assert torch.equal(mixed["next", "terminated"][:4], data["next", "terminated"][:4])
     assert torch.equal(mixed["mask"][:4], data["mask"][:4])
-    assert mixed["mask"][4:].all()
     module = make_module()
     module.fit_statistics(data)
     other = mixed.clone()
     other["next", "terminated"][4:] = True
-    assert (
-        module.loss_and_metrics(other)[1]["continuation_loss"] == module.loss_and_metrics(mixed)[1]["continuation_loss"]
-    )
+    losses = [module.loss_and_metrics(each)[1]["continuation_loss"] for each in (mixed, other)]
+    assert losses[0] == losses[1]
+    halves = [module.loss_and_metrics(half)[1]["continuation_loss"] for half in mixed.chunk(2)]
+    torch.testing.assert_close(sum(halves) / 2, losses[0])  # of `accumulate`
+
+
+def test_nothing_learned_is_that_episodes_go_on() -> None:
+    module = make_module()
+    assert module.world_model.survival(torch.randn(2, 21, 1))[:, -1].min() > 0.8
+
+
+def test_few_ends_are_told_in_low_precision_too() -> None:
+    model, states = make_module().world_model, torch.randn(2, 101, 1, requires_grad=True)
+    torch.nn.init.normal_(model.continuation.network[-1].weight, std=0.1)
+    expected = model.survival(states)
+    with torch.autocast("cpu", torch.bfloat16):
+        survival = model.survival(states)
+    torch.testing.assert_close(survival, expected)
+    survival[:, -1].sum().backward()
+    assert states.grad[:, 1:].ne(0).all()
 
 
 def test_the_judge_counts_rewards_as_far_as_an_episode_goes_on() -> None:
