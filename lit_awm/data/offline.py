@@ -160,9 +160,9 @@ class TrajectoryDataModule(LightningDataModule):
         """Reject a recording without ends for a world model that is to learn them."""
         if not any(episode["next", "terminated"].any() for episode in self.training):
             raise ValueError(
-                "path must hold steps that are `terminated` for a world model with a `continuation`, got none. Name the "
-                "column in `columns`, and record `next_observation`, without which last steps are left out; or leave "
-                "`continuation` out."
+                "path must hold steps that are `terminated` for a world model with a `continuation`, got none. Name "
+                "the column in `columns`, and record `next_observation`, without which last steps are left out; or "
+                "leave `continuation` out."
             )
 
     def train_dataloader(self) -> AlternatingLoop:

@@ -17,8 +17,8 @@ class Continuation(nn.Module):
     """Estimate the probability that an episode goes on after a state, for tasks that end when something goes wrong.
 
     A :class:`~lit_awm.modules.WorldModelModule` fits it to the recorded states in which episodes were terminated, or
-    were not, which has to be seen in those states (Hafner et al., 2021, arXiv:2010.02193). Imagined rewards then count as far as there is somebody to earn
-    them, and a gradient tells a policy how to go on living.
+    were not (Hafner et al., 2021, arXiv:2010.02193); what ends them has to be seen in those states. Imagined rewards
+    then count as far as there is somebody to earn them, and a gradient tells a policy how to go on living.
 
     Args:
         state_dim: Size ``S`` of a state.

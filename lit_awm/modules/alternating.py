@@ -54,8 +54,8 @@ class AlternatingModule(LightningModule):
         clock_step: Advance per step of the clock at the end of the state, or None; the command line takes it from the
             data.
         gradient_clip_val: Largest norm of a gradient, or None.
-        accumulate: Parts into which a batch is split, to save memory; but for random noise, for twins, whose differences
-            are weighed part by part, and where steps fill up slices, the gradient is the same.
+        accumulate: Parts into which a batch is split, to save memory; but for random noise, for twins, whose
+            differences are weighed part by part, and where steps fill up slices, the gradient is the same.
 
     Raises:
         ValueError: If ``accumulate`` is below 1, or above it with warm imagination, ``gradient_clip_val`` is not
