@@ -29,6 +29,7 @@ from lit_awm.checks import check_at_least, check_count
 from lit_awm.costates import CostateIteration, sweep
 from lit_awm.decoding import CompiledDecoder, decode
 from lit_awm.models import Policy, Prediction, WorldModel
+from lit_awm.models.continuation import while_it_goes_on
 
 Method = Literal["sequential", "replay", "warm"]
 PARTS = 4  # of a batch, if memory is to be saved
@@ -283,8 +284,7 @@ def _check_shapes(
 def _count_while_it_goes_on(world_model: WorldModel, states: Tensor, rewards: Tensor) -> tuple[Tensor, Tensor]:
     """Return rewards ``(B, H)`` as far as an episode goes on until they are earned, and how likely that is."""
     survival = world_model.survival(states)
-    until = survival[:, :-1]
-    return rewards.masked_fill(until == 0, 0) * until, survival
+    return while_it_goes_on(rewards, survival[:, :-1]), survival
 
 
 def _unroll(

@@ -114,21 +114,18 @@ class ExperienceDataModule(LightningDataModule):
         self.updates |= {"policy": policy_updates, "agent": agent_updates}
         check_count(1, **{f"{phase}_updates": count for phase, count in self.updates.items()})
         check_count(1, world_model_batch_size=world_model_batch_size, policy_batch_size=policy_batch_size)
-        check_count(1, agent_batch_size=agent_batch_size, turns=turns)
-        check_count(1, eval_episodes=eval_episodes, capacity=capacity)
+        check_count(1, agent_batch_size=agent_batch_size, turns=turns, eval_episodes=eval_episodes, capacity=capacity)
         check_count(0, seed=seed)
         check_at_least(1, mean_hold=mean_hold)
         check_at_least(0, exploration_noise=exploration_noise)
         self.round_length = episode_length if round_length is None else round_length
         self.slice_length = self.round_length if slice_length is None else slice_length
         check_lengths(self.slice_length, round_length, episode_length)
-        _check_experience(imagine_from, env_options or {})
+        _check_experience(imagine_from, env_options or {}, storage_dir)
         options = {"episode_length": episode_length, **(env_options or {})}
         self.env_name, self.env_options, self._options = env, dict(env_options or {}), options
         self.env = make_env(env, num_envs, **options)
         check_warmup(warmup_episodes, num_envs, self.round_length, capacity)
-        if storage_dir is not None:
-            check_writable(Path(storage_dir), "storage_dir")
         self.eval_env, self.eval_episodes = make_eval_env(env, eval_episodes, **options), eval_episodes
         self.trial_env = make_env(env, 1, **options) if trial else None
         check_collector(collector, num_collectors, num_envs)
@@ -377,7 +374,9 @@ class ExperienceDataModule(LightningDataModule):
         set_generator_states(own["global"])
 
 
-def _check_experience(imagine_from: str, env_options: dict[str, Any]) -> None:
+def _check_experience(imagine_from: str, env_options: dict[str, Any], storage_dir: str | None) -> None:
+    if storage_dir is not None:
+        check_writable(Path(storage_dir), "storage_dir")
     if imagine_from not in get_args(ImagineFrom):
         raise ValueError(f"imagine_from must be one of {', '.join(get_args(ImagineFrom))}, got {imagine_from!r}.")
     for name in ("episode_length", "num_envs"):

@@ -41,3 +41,13 @@ class Continuation(nn.Module):
     def forward(self, state: Tensor) -> Tensor:
         """Map states ``(..., S)`` in standard units to log odds ``(...)`` that the episode goes on."""
         return self.network(state).squeeze(-1)
+
+
+def while_it_goes_on(values: Tensor, survival: Tensor) -> Tensor:
+    """Return values as far as an episode goes on, and 0, whatever they are, where it is over for sure.
+
+    Args:
+        values: Of any shape.
+        survival: How likely it is that the episode goes on until there, of the same shape.
+    """
+    return values.masked_fill(survival == 0, 0) * survival

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lit_awm.distributed import gather
 from lit_awm.imagination import Imagined
+from lit_awm.models.continuation import while_it_goes_on
 from lit_awm.models.critic import Critic, lambda_returns
 
 
@@ -70,7 +71,7 @@ class ValueBootstrap(nn.Module):
         """
         horizon = imagined.rewards.shape[1]
         weights = self.discount ** torch.arange(horizon + 1).to(imagined.rewards)
-        tail = _as_far_as(imagined.survival[:, -1], self.target(imagined.states[:, -1]))
+        tail = while_it_goes_on(self.target(imagined.states[:, -1]), imagined.survival[:, -1])
         return imagined.rewards @ weights[:-1] + weights[-1] * tail
 
     def loss(self, imagined: Imagined) -> Tensor:
@@ -79,21 +80,17 @@ class ValueBootstrap(nn.Module):
         An error of a state counts as far as it is likely that the episode goes on until then.
         """
         states, survival = imagined.states.detach(), imagined.survival.detach()
-        values = _as_far_as(survival[:, 1:], self.target(states[:, 1:]).detach())
+        values = while_it_goes_on(self.target(states[:, 1:]).detach(), survival[:, 1:])
         targets = lambda_returns(imagined.rewards.detach(), values, self.discount, self.trace)
         if not self.critic.value_scaler.is_fitted:
             for network in (self.critic, self.target):
                 network.value_scaler.fit(gather(targets[:, :1]))  # of states in which it goes on for sure
         scale = self.critic.value_scaler.scale
-        return F.mse_loss(_as_far_as(survival[:, :-1], self.critic(states[:, :-1])) / scale, targets / scale)
+        predicted = while_it_goes_on(self.critic(states[:, :-1]), survival[:, :-1])
+        return F.mse_loss(predicted / scale, targets / scale)
 
     @torch.no_grad()
     def follow(self) -> None:
         """Move the target network towards the critic, by ``target_rate``."""
         for target, parameter in zip(self.target.parameters(), self.critic.parameters(), strict=True):
             target.lerp_(parameter, self.target_rate)
-
-
-def _as_far_as(survival: Tensor, values: Tensor) -> Tensor:
-    """Return values, whatever they are where an episode is over for sure, as far as it goes on."""
-    return values.masked_fill(survival == 0, 0) * survival

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lit_awm.checks import check_at_least, check_count
 from lit_awm.models import MarkovWorldModel, Policy, WorldModel
+from lit_awm.models.continuation import while_it_goes_on
 from lit_awm.modules.optimization import default_optimizer
 from lit_awm.modules.world_model import WorldModelModule
 
@@ -131,10 +132,10 @@ class TeacherModule(WorldModelModule):
         """
         states, actions, rewards = self._unroll(initial_state, horizon, lambda step, state: policy.sample(state))
         goes_on = torch.ones_like(rewards) if survival is None else survival(states)[:, :-1]
-        earned = rewards.masked_fill(goes_on == 0, 0)
+        earned = rewards
         if disagreement_weight and isinstance(self.world_model, MarkovWorldModel):
             earned = earned - disagreement_weight * self.world_model.disagreement(states[:, :-1], actions)
-        returns = (earned * goes_on).sum(dim=1)
+        returns = while_it_goes_on(earned, goes_on).sum(dim=1)
         is_reached = torch.cat([goes_on[:, :1], goes_on], dim=1) > LEAST_SURVIVAL
         knows = self._is_near(torch.where(is_reached.unsqueeze(-1), states, states[:, :1]), FARTHEST)
         return torch.where(knows & returns.isfinite(), returns, -torch.inf).mean()

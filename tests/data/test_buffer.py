@@ -67,6 +67,17 @@ def test_what_is_saved_from_disk_is_what_was_recorded_and_no_more(
     assert torch.equal(torch.cat([each["rows"]["action"] for each in segments]), data.buffer[:40]["action"])
 
 
+def test_experience_that_does_not_tell_where_episodes_ended_is_refused(make_trainer: Callable[..., Trainer]) -> None:
+    """As that of checkpoints from before it was recorded."""
+    data = fit(make_trainer, 1)
+    assert data.buffer is not None
+    state = data.buffer.state()
+    for segment in state:
+        del segment["rows"]["next.terminated"]
+    with pytest.raises(ValueError, match="tells of every step whether it was terminated"):
+        data.buffer.load(state, {}, data.buffer.collected)
+
+
 def _columns(data: ExperienceDataModule) -> list[torch.Tensor]:
     assert data.buffer is not None
     return [value for value in data.buffer[:].flatten_keys(".").values() if isinstance(value, torch.Tensor)]
