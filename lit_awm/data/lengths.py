@@ -16,7 +16,7 @@ def check_lengths(slice_length: int, round_length: int | None, episode_length: i
     of_round = {} if round_length is None else {"round_length": round_length}
     check_count(0, slice_length=slice_length, **of_round)
     lengths = {"slice_length": slice_length, **of_round, "episode_length": episode_length}
-    for (name, length), (bound, most) in pairwise(lengths.items()):
+    for (name, length), (bound, most) in reversed(list(pairwise(lengths.items()))):
         if not 1 <= length <= most:
             raise ValueError(
                 f"{name} must be between 1 and {bound} {most}, got {length}. Lower `{name}`, or raise `{bound}`."

@@ -209,6 +209,7 @@ def test_overfitting_a_batch_is_refused(make_trainer: Callable[..., Trainer]) ->
         ({"slice_length": 11}, "slice_length must be between 1 and episode_length 10, got 11. Lower"),
         ({"slice_length": 0}, "slice_length must be between 1 and episode_length 10, got 0"),
         ({"slice_length": 6, "round_length": 5}, "slice_length must be between 1 and round_length 5, got 6"),
+        ({"round_length": 0}, "round_length must be between 1 and episode_length 10, got 0"),
         ({"round_length": 11, "slice_length": 5}, "round_length must be between 1 and episode_length 10, got 11"),
         ({"warmup_episodes": 3}, "warmup_episodes must be a multiple of num_envs 2, got 3"),
         ({"warmup_episodes": 0}, "warmup_episodes must be at least 1, got 0"),
