@@ -12,7 +12,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from tensordict import TensorDict
 from torch import Tensor
 
-from lit_awm.checks import check_at_least
+from lit_awm.checks import check_at_least, check_count
 from lit_awm.distributed import OwnReduction, average_gradients, check_strategy, load_ranks, save_ranks
 from lit_awm.models import Policy, RewardFn, SimulatorWorldModel, StepFn, WorldModel
 from lit_awm.modules.candidates import Candidates, Champion
@@ -46,7 +46,10 @@ class AlternatingModule(LightningModule):
             None for none. A simulator, which learns nothing, has none.
         teacher_module: Makes the module that fits the teacher.
         judge: Whether a pass ends with the best of the policies at the ends of its turns, as the teacher imagines them,
-            in place of the last; without a teacher it is the last.
+            in place of the last; without a teacher it is the last, and where a critic stands for what follows the
+            imagination horizon, unless ``judge_horizon`` tells for how long the teacher is to imagine.
+        judge_horizon: Steps by which the teacher judges, for example an episode; None for the policy's horizon. Without
+            a teacher or ``judge`` it decides nothing.
         known_reward: Whether the world model is given the environment's reward function instead of learning it.
         known_reward_fn: That function; the command line takes it from the data.
         known_step_fn: The environment's step, for a :class:`~lit_awm.models.SimulatorWorldModel`; the command line
@@ -58,9 +61,10 @@ class AlternatingModule(LightningModule):
             differences are weighed part by part, and where steps fill up slices, the gradient is the same.
 
     Raises:
-        ValueError: If ``accumulate`` is below 1, or above it with warm imagination, ``gradient_clip_val`` is not
-            positive, or a reward is to be known of which there is no function; when training starts, if a strategy
-            other than DDP divides the model, or there is a teacher and the batches are too small to be halved.
+        ValueError: If ``accumulate`` or ``judge_horizon`` is below 1, ``accumulate`` above it with warm imagination,
+            ``gradient_clip_val`` is not positive, or a reward is to be known of which there is no function; when
+            training starts, if a strategy other than DDP divides the model, or there is a teacher and the batches are
+            too small to be halved.
 
     Attributes:
         phases: The phases, in their order.
@@ -79,6 +83,7 @@ class AlternatingModule(LightningModule):
         teacher: Callable[[int, int], WorldModel] | None = None,
         teacher_module: Callable[[WorldModel], TeacherModule] = TeacherModule,
         judge: bool = True,
+        judge_horizon: int | None = None,
         known_reward: bool = False,
         known_reward_fn: RewardFn | None = None,
         known_step_fn: StepFn | None = None,
@@ -88,6 +93,8 @@ class AlternatingModule(LightningModule):
     ) -> None:
         super().__init__()
         check_at_least(1, accumulate=accumulate)
+        if judge_horizon is not None:
+            check_count(1, judge_horizon=judge_horizon)
         if gradient_clip_val is not None and gradient_clip_val <= 0:
             raise ValueError(f"gradient_clip_val must be positive or null, got {gradient_clip_val}.")
         if known_reward and known_reward_fn is None:
@@ -117,7 +124,7 @@ class AlternatingModule(LightningModule):
         self.phases = tuple(self._children())
         self.optimized_phases = tuple(name for name, child in self._children().items() if child.trained_parameters())
         self.automatic_optimization = False
-        self.judge = judge
+        self.judge, self.judge_horizon = judge, judge_horizon
         self._candidates, self._champion, self._last_phase = Candidates(), Champion(), ""
         self._latest, self._reduction = LatestMetrics(), OwnReduction()
         self.register_buffer("model_updates", torch.tensor(0))
@@ -224,8 +231,9 @@ class AlternatingModule(LightningModule):
 
     @property
     def _judge(self) -> TeacherModule | None:
-        """What chooses a policy; nothing where more counts than what is earned within the horizon."""
-        if not self.judge or self.teacher is None or self.policy.bootstrap is not None or not self.teacher.has_learned:
+        """What chooses a policy; nothing where it would see too little of what a policy earns."""
+        sees_enough = self.judge_horizon is not None or self.policy.bootstrap is None
+        if not self.judge or not sees_enough or self.teacher is None or not self.teacher.has_learned:
             return None
         return self.teacher
 
@@ -233,11 +241,13 @@ class AlternatingModule(LightningModule):
         """Let the teacher choose a policy at the end of a pass."""
         if self._judge is None or not self.trainer.is_last_batch:
             return {}
-        states, horizon, weight = batch["observation"], self.policy.imagination_horizon, self.policy.disagreement_weight
+        states, weight = batch["observation"], self.policy.disagreement_weight
+        horizon = self.judge_horizon or self.policy.imagination_horizon
         self.policy.forget()
         survival = self.world_model.world_model.survival
         judge = partial(self._judge.judge, states, horizon, disagreement_weight=weight, survival=survival)
-        return self._candidates.choose(self.policy.policy, judge)
+        with torch.autocast(self.device.type, enabled=False):  # as in trials, and errors of many steps add up
+            return self._candidates.choose(self.policy.policy, judge)
 
     def _try_policy(self) -> dict[str, Tensor]:
         """Let the policy act in the real environment at the end of a pass, and go back to one that has earned more."""

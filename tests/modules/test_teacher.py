@@ -9,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 from tensordict import TensorDict
+from torch import Tensor
 
 from lit_awm.data import ExperienceDataModule
 from lit_awm.models import (
@@ -19,7 +20,7 @@ from lit_awm.models import (
     Policy,
     SimulatorWorldModel,
 )
-from lit_awm.modules import AlternatingModule, PolicyModule, TeacherModule
+from lit_awm.modules import AlternatingModule, PolicyModule, TeacherModule, ValueBootstrap
 from lit_awm.modules.teacher import _move_within
 
 BATCH, HORIZON = 6, 8
@@ -155,7 +156,9 @@ def test_what_has_been_labelled_is_saved_and_dropped_when_the_teacher_changes() 
     assert not (teacher.add_to(batch, policy)["action"] == other.add_to(batch, policy)["action"]).all()
 
 
-def make_run(judge: bool) -> tuple[AlternatingModule, ExperienceDataModule]:
+def make_run(
+    judge: bool = True, judge_horizon: int | None = None, **policy_options: Any
+) -> tuple[AlternatingModule, ExperienceDataModule]:
     data = ExperienceDataModule(
         "bioreactor",
         episode_length=10,
@@ -171,9 +174,10 @@ def make_run(judge: bool) -> tuple[AlternatingModule, ExperienceDataModule]:
         data.action_dim,
         world_model=lambda s, a, **known: ActionsWorldModel(s, a, CausalTransformer(8, 1, 1, 10), **known),
         policy=partial(DeterministicPolicy, hidden_dim=8),
-        policy_module=partial(PolicyModule, imagination_horizon=10),
+        policy_module=partial(PolicyModule, **{"imagination_horizon": 10, **policy_options}),
         teacher=partial(MarkovWorldModel, hidden_dim=8),
         judge=judge,
+        judge_horizon=judge_horizon,
         clock_step=data.clock_step,
     )
     return module, data
@@ -216,12 +220,35 @@ class Tape(Callback):
 def test_a_pass_ends_with_a_policy_that_the_teacher_thinks_no_worse_than_any_before(
     make_trainer: Callable[..., Trainer],
 ) -> None:
-    module, data = make_run(judge=True)
+    module, data = make_run()
     tape = Tape()
     trainer = make_trainer(max_epochs=4, callbacks=[tape])
     trainer.fit(module, data)
     assert len(tape.policies) == 2  # turns
     assert min(tape.returns) >= -1e-6
+    assert trainer.callback_metrics["policy/judged_gain"] >= 0
+
+
+def test_where_a_critic_stands_for_what_follows_the_teacher_judges_by_a_horizon_of_its_own(
+    make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    horizons, judge = [], TeacherModule.judge
+
+    def watch(self: TeacherModule, initial_state: Tensor, horizon: int, *args: Any, **options: Any) -> Tensor:
+        horizons.append(horizon)
+        return judge(self, initial_state, horizon, *args, **options)
+
+    monkeypatch.setattr(TeacherModule, "judge", watch)
+    short = {"imagination_horizon": 3, "bootstrap": partial(ValueBootstrap, hidden_dim=8)}
+    module, data = make_run(**short)
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(module, data)
+    assert "policy/judged_gain" not in trainer.callback_metrics  # three steps say too little
+    module, data = make_run(judge_horizon=10, **short)
+    assert not horizons
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(module, data)
+    assert horizons == [10] * 3  # the policies at the beginnings of two turns, and at the end
     assert trainer.callback_metrics["policy/judged_gain"] >= 0
 
 
