@@ -32,19 +32,19 @@ class Candidates:
 
         Args:
             policy: The policy.
-            judge: Returns what a policy earns, a scalar, or minus infinity where it cannot tell; with several processes
-                it is the mean over all of them that decides.
+            judge: Returns what a policy earns from each of some beginnings ``(B,)``, or minus infinity where it cannot
+                tell, which counts as the worst that any of the policies earns. The mean decides, over all processes.
 
         Returns:
-            The ``judged_return`` of the best, and the ``judged_gain``: how far it is above the policy as it was; where
-            the judge cannot tell, not.
+            The ``judged_return`` of the best, and the ``judged_gain``: how far it is above the policy as it was; not
+            where the judge cannot tell of any beginning.
         """
         self.add(policy)
         scores = []
         for copy in self._copies:
             _load(policy, copy)
             scores.append(judge(policy))
-        means = gather(torch.stack(scores).unsqueeze(0)).mean(dim=0)
+        means = _mean_of_known(gather(torch.stack(scores, dim=1)))
         best = len(means) - 1 - int(means.flip(0).argmax())  # the latest of those that are as good
         _load(policy, self._copies[best])
         self._copies = []
@@ -103,6 +103,14 @@ class Champion:
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from what ``state_dict`` returned."""
         self.earned, self._copy = state_dict["earned"], state_dict["copy"]
+
+
+def _mean_of_known(scores: Tensor) -> Tensor:
+    """Return the means of ``(B, K)`` over ``B``, with what is unknown as the worst, or minus infinity if all is."""
+    is_known = scores.isfinite()
+    worst = torch.where(is_known, scores, torch.inf).min()
+    means = torch.where(is_known, scores, worst).mean(dim=0)
+    return torch.where(is_known.any(dim=0), means, -torch.inf)
 
 
 def _copy(policy: Policy) -> dict[str, Tensor]:

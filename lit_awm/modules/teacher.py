@@ -124,9 +124,9 @@ class TeacherModule(WorldModelModule):
         disagreement_weight: float = 0.0,
         survival: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """Return what a policy earns, without noise, from ``(B, S)`` in ``horizon`` steps by the teacher: a scalar.
+        """Return what a policy earns from ``(B, S)``, without noise, in ``horizon`` steps by the teacher, ``(B,)``.
 
-        It is minus infinity if the policy leads far away from all data, where the teacher cannot tell. Where its
+        It is minus infinity where the policy leads far away from all data, and the teacher cannot tell. Where its
         members disagree that costs what it costs the policy, see :class:`~lit_awm.modules.PolicyModule`. Rewards count
         as far as episodes go on by ``survival``, that of the world model which is taught.
         """
@@ -138,7 +138,7 @@ class TeacherModule(WorldModelModule):
         returns = while_it_goes_on(earned, goes_on).sum(dim=1)
         is_reached = torch.cat([goes_on[:, :1], goes_on], dim=1) > LEAST_SURVIVAL
         knows = self._is_near(torch.where(is_reached.unsqueeze(-1), states, states[:, :1]), FARTHEST)
-        return torch.where(knows & returns.isfinite(), returns, -torch.inf).mean()
+        return torch.where(knows & returns.isfinite(), returns, -torch.inf)
 
     def forget(self) -> None:
         """Drop what has been labelled; to be called when the teacher has changed."""

@@ -76,10 +76,11 @@ class Method(NamedTuple):
         return next(fitting), warmup
 
 
+COMMON = "common"  # with what the recipe of a system changes in it
 AGENTS = {"sac": Method("sac", 1, is_paced=True), "online_dt": Method("online_dt", 1)}
 METHODS = {
-    **{family: Method("common", 3, 1, family) for family in FAMILIES},
-    "actions_untaught": Method("common", 3, 1, "actions", UNTAUGHT),  # no labelled trajectories, one turn an iteration
+    **{family: Method(COMMON, 3, 1, family) for family in FAMILIES},
+    "actions_untaught": Method(COMMON, 3, 1, "actions", UNTAUGHT),  # no labelled trajectories, one turn an iteration
     **AGENTS,
 }
 LOOKAHEAD = 20  # steps, of the reference that plans anew in every step, by the exact model
@@ -105,8 +106,9 @@ class Job(NamedTuple):
             return [*CLI, "oracle", self.system, length, f"--lookahead={LOOKAHEAD}", "--json"]
         method, folder = METHODS[self.method], self.folder(out)
         iterations, (num_envs, warmup) = method.iterations(episodes), method.at_once(episodes, self.episode_length)
+        recipe = self.system if method.recipe == COMMON else method.recipe
         words = [
-            *("fit", f"--config={method.recipe}", "--resume", f"--seed_everything={self.seed}"),
+            *("fit", f"--config={recipe}", "--resume", f"--seed_everything={self.seed}"),
             *(f"--data.env={self.system}", f"--data.episode_length={self.episode_length}"),
             *(f"--data.num_envs={num_envs}", f"--data.warmup_episodes={warmup}"),
             *(f"--trainer.max_epochs={iterations}", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"),

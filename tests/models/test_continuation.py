@@ -184,8 +184,8 @@ def test_the_judge_counts_rewards_as_far_as_an_episode_goes_on() -> None:
     )
     teacher.fit_statistics(data)
     start, survival = torch.zeros(2, 1), make_simulator(GoesOn()).survival
-    assert teacher.judge(start, 4, policy) == 4
-    assert teacher.judge(start, 4, policy, survival=survival) == pytest.approx(1 + 0.5 + 0.25 + 0.125)
+    assert teacher.judge(start, 4, policy).tolist() == [4, 4]
+    assert teacher.judge(start, 4, policy, survival=survival).tolist() == pytest.approx([1 + 0.5 + 0.25 + 0.125] * 2)
 
 
 def test_a_batch_that_does_not_tell_where_episodes_ended_is_refused() -> None:

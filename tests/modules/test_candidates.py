@@ -23,8 +23,8 @@ def set_bias(policy: Policy, bias: float) -> None:
 
 
 def judge(policy: Policy) -> Tensor:
-    """Return minus the distance of the parameters from 1."""
-    return -(next(policy.parameters()).detach().mean() - 1).abs()
+    """Return minus the distance of the parameters from 1, and the same for another beginning but for 1 less."""
+    return -(next(policy.parameters()).detach().mean() - 1).abs() - torch.tensor([0.0, 1.0])
 
 
 def test_the_best_of_all_copies_is_kept_and_the_others_are_forgotten() -> None:
@@ -35,7 +35,7 @@ def test_the_best_of_all_copies_is_kept_and_the_others_are_forgotten() -> None:
     set_bias(policy, 5.0)
     told = candidates.choose(policy, judge)
     assert all(parameter.eq(0.9).all() for parameter in policy.parameters())
-    torch.testing.assert_close(told["judged_return"], torch.tensor(-0.1))
+    torch.testing.assert_close(told["judged_return"], torch.tensor(-0.6))
     torch.testing.assert_close(told["judged_gain"], torch.tensor(3.9))
     assert candidates.state_dict() == []
 
@@ -44,8 +44,21 @@ def test_the_latest_stays_where_the_judge_cannot_tell() -> None:
     policy, candidates = make_policy(0.0), Candidates()
     candidates.add(policy)
     set_bias(policy, 2.0)
-    candidates.choose(policy, lambda _: torch.tensor(-torch.inf))
+    assert candidates.choose(policy, lambda _: torch.full((3,), -torch.inf)) == {}
     assert all(parameter.eq(2.0).all() for parameter in policy.parameters())
+
+
+def test_a_beginning_of_which_the_judge_cannot_tell_counts_as_the_worst() -> None:
+    """The middle one is best where something is known, but for one beginning nothing is."""
+    policy, candidates = make_policy(0.0), Candidates()
+    scores = {0.0: [3.0, 3.0], 1.0: [4.0, -torch.inf], 2.0: [-1.0, 3.0]}
+    for bias in (0.0, 1.0):
+        set_bias(policy, bias)
+        candidates.add(policy)
+    set_bias(policy, 2.0)
+    told = candidates.choose(policy, lambda each: torch.tensor(scores[next(each.parameters()).mean().item()]))
+    assert all(parameter.eq(0.0).all() for parameter in policy.parameters())
+    assert (told["judged_return"].item(), told["judged_gain"].item()) == (3.0, 2.0)
 
 
 def test_copies_come_back_from_a_checkpoint() -> None:
@@ -88,7 +101,7 @@ def test_a_teacher_judges_by_what_it_imagines_and_not_far_from_its_data() -> Non
     teacher.world_model.fit_statistics(torch.randn(50, 2, 2), torch.rand(50, 2, 1), torch.rand(50, 2))
     policy = make_policy(0.0)
     start = torch.tensor([[0.5, 0.0], [1.0, 0.0]])
-    assert teacher.judge(start, 4, policy) == 0.75 * 4  # it stays where it is
+    assert teacher.judge(start, 4, policy).tolist() == [0.5 * 4, 1.0 * 4]  # it stays where it is
     set_bias(policy, 100.0)  # always the action 1
-    assert teacher.judge(start, 3, policy) == 0.75 * 3 + 1 + 2 + 3
-    assert teacher.judge(start, int(2 * FARTHEST), policy) == -torch.inf
+    assert teacher.judge(start, 3, policy).tolist() == [0.5 * 3 + 1 + 2 + 3, 1.0 * 3 + 1 + 2 + 3]
+    assert teacher.judge(start, int(2 * FARTHEST), policy).eq(-torch.inf).all()

@@ -213,8 +213,10 @@ class Tape(Callback):
         self.last = ""
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-        ends = [pl_module.teacher.judge(self.initial, 10, policy).item() for policy in self.policies]
-        self.returns.append(pl_module.teacher.judge(self.initial, 10, pl_module.policy.policy).item() - max(ends))
+        ends = [pl_module.teacher.judge(self.initial, 10, policy).mean().item() for policy in self.policies]
+        self.returns.append(
+            pl_module.teacher.judge(self.initial, 10, pl_module.policy.policy).mean().item() - max(ends)
+        )
 
 
 def test_a_pass_ends_with_a_policy_that_the_teacher_thinks_no_worse_than_any_before(
