@@ -40,7 +40,7 @@ class Method(NamedTuple):
     """A way to control a system.
 
     Attributes:
-        recipe: The recipe that it starts from.
+        recipe: The recipe that it starts from; the common one stands for that of the system.
         num_envs: Episodes that are collected between updates.
         trials: Episodes without noise after the updates.
         family: Of world models that it puts into the recipe, or None.
@@ -76,7 +76,7 @@ class Method(NamedTuple):
         return next(fitting), warmup
 
 
-COMMON = "common"  # with what the recipe of a system changes in it
+COMMON = "common"
 AGENTS = {"sac": Method("sac", 1, is_paced=True), "online_dt": Method("online_dt", 1)}
 METHODS = {
     **{family: Method(COMMON, 3, 1, family) for family in FAMILIES},

@@ -12,6 +12,7 @@ import pytest
 from lit_awm.cli import main
 from lit_awm.studies import benchmark
 from lit_awm.studies.benchmark import (
+    AGENTS,
     METHODS,
     REFERENCES,
     SYSTEMS,
@@ -41,6 +42,7 @@ def test_every_method_has_the_same_number_of_episodes() -> None:
         iterations = int(words["--trainer.max_epochs"])
         assert 12 + method.num_envs * (iterations - 1) + method.trials * iterations == 49
         assert (words["--data.episode_length"], words["--seed_everything"]) == ("200", "3")
+        assert words["--config"] == (name if name in AGENTS else "harvest")  # with what it changes in the common recipe
 
 
 @pytest.mark.parametrize(("length", "least"), [(10, 4900), (30, 3800), (50, 4400), (100, 4900)])
