@@ -150,6 +150,8 @@ def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 @pytest.mark.parametrize(("options", "words"), OPTIONS, ids=[options for options, _ in OPTIONS])
 def test_a_wrong_option_is_named(options: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if "dmc/" in options:
+        pytest.importorskip("dm_control")
     error = error_of(capsys, "fit", "--config", "bear_populations", *options.split())
     assert re.search(words.replace("?", r"\?"), error)
     assert "Union subtypes" not in error

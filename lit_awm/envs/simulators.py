@@ -115,7 +115,8 @@ def make_simulator(
     check_count(num_envs=num_envs, episode_length=episode_length)
     suite, _, task = name.partition("/")
     if find_spec(PACKAGES[suite]) is None:
-        raise ImportError(f"env {name!r} needs {PACKAGES[suite]}. Install it with: pip install 'lit-awm[{suite}]'")
+        command = f"pip install 'lit-awm[{suite}]'" + " (Python 3.12 or older)" * (suite == "dmc")
+        raise ImportError(f"env {name!r} needs {PACKAGES[suite]}. Install it with: {command}")
 
     def make_one() -> EnvBase:
         if suite == "gym":
