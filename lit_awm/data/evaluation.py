@@ -48,14 +48,16 @@ def evaluate(
         watch: Called after every step but the last, see the ``callback`` of TorchRL's ``EnvBase.rollout``.
 
     Returns:
-        One row per episode: ``episode`` holds its steps, ``return`` and ``cost`` are undiscounted sums, ``regret`` and
-        ``gap`` compare the cost with the optimum, where there is one to compare with.
+        One row per episode: ``episode`` holds its steps (where there are several, as many for all: after one that ends
+        early those of another), ``return`` and ``cost`` are undiscounted sums, ``regret`` and ``gap`` compare the cost
+        with the optimum, where there is one to compare with.
     """
     env.set_seed(seed)
     actor = TensorDictModule(partial(act, policy), in_keys=list(STEP), out_keys=["action"])
-    episode = tell_rewards(env).rollout(env.episode_length, actor, watch, break_when_any_done=False)
+    is_alone = env.batch_size.numel() == 1  # then no step is taken after its end
+    episode = tell_rewards(env).rollout(env.episode_length, actor, watch, break_when_any_done=is_alone)
     done = episode["next", "done"]
-    is_first_episode = done.cumsum(1) - done.int() == 0  # an instance whose episode ends early begins another one
+    is_first_episode = done.cumsum(1) - done.int() == 0  # of several, one that ends early is followed by another
     returns = (episode["next", "reward"] * is_first_episode).sum(dim=(1, 2))
     scores = {"return": returns, "cost": -returns}
     if optimum is not None:

@@ -53,6 +53,14 @@ def test_an_evaluation_of_episodes_that_end_early_counts_the_first_of_each_insta
     scores = evaluate(env, Constant(1.0), None)
     assert scores["cost"].max() < 1e4 + 100
     assert scores["cost"].min() >= 1e4
+    assert scores["episode"].shape == (3, 100)
+
+
+def test_nothing_follows_the_end_of_an_episode_that_is_evaluated_alone() -> None:
+    env = make_env("bacteria", num_envs=1, bounds="ignore")
+    (episode,) = evaluate(env, Constant(1.0), None)["episode"]
+    assert len(episode) < 100
+    assert episode["next", "done"].flatten().nonzero().tolist() == [[len(episode) - 1]]
 
 
 def test_a_small_share_of_a_large_cost_is_told_in_double_precision() -> None:
