@@ -18,9 +18,10 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 import lit_awm.models
-from lit_awm.models import Continuation, Policy, WorldModel
+from lit_awm.models import Continuation, Policy, RewardFn, RewardModel, WorldModel
 
-DESCRIPTION, POLICY, WORLD_MODEL, CONTINUATION = "description.json", "policy", "world_model", "continuation"
+DESCRIPTION, POLICY, WORLD_MODEL = "description.json", "policy", "world_model"
+CONTINUATION, REWARD = "continuation", "reward"
 FORMAT = 1
 Description = dict[str, Any]
 
@@ -61,6 +62,8 @@ def describe(recipe: dict[str, Any], **facts: Any) -> Description:
     options = (model.get("world_model_module") or {}).get("init_args") or {}
     if options.get(CONTINUATION) is not None:
         parts[CONTINUATION] = options[CONTINUATION]
+    if model.get(REWARD) is not None and not facts.get("known_reward"):
+        parts[REWARD] = model[REWARD]
     return {
         "format": FORMAT,
         "lit_awm": lit_awm.__version__,
@@ -134,11 +137,18 @@ def _build_policy(description: Description, weights: bytes) -> Policy:
 
 def _build_world_model(description: Description, weights: bytes) -> WorldModel:
     options = {name: description[name] for name in ("state_dim", "action_dim", "clock_step")}
-    reward_fn = _known_reward(description["environment"]) if description["known_reward"] else None
+    reward_fn = _reward_fn(description)
     model = _build(description[WORLD_MODEL], WorldModel, **options, reward_fn=reward_fn)
     if CONTINUATION in description:
         model.continuation = _build(description[CONTINUATION], Continuation, state_dim=description["state_dim"])
     return _with_weights(model, weights)
+
+
+def _reward_fn(description: Description) -> RewardFn | None:
+    if description["known_reward"]:
+        return _known_reward(description["environment"])
+    sizes = {name: description[name] for name in ("state_dim", "action_dim")}
+    return _build(description[REWARD], RewardModel, **sizes) if REWARD in description else None
 
 
 def _build(what: dict[str, Any], kind: type, **options: Any) -> Any:
@@ -159,7 +169,7 @@ def _is_class(value: Any) -> bool:
     return isinstance(value, dict) and "class_path" in value
 
 
-def _known_reward(environment: dict[str, Any]) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def _known_reward(environment: dict[str, Any]) -> RewardFn:
     from lit_awm.envs import SYSTEMS, KnownReward, make_env
 
     if environment["env"] not in SYSTEMS:  # of which alone it is known; tasks of other packages may name modules

@@ -14,7 +14,7 @@ import torch
 import lit_awm
 from lit_awm.bundles import _known_reward, check_same, describe, make_bundle
 from lit_awm.cli import main
-from lit_awm.models import DeterministicPolicy, MarkovWorldModel
+from lit_awm.models import DeterministicPolicy, MarkovWorldModel, RewardModel
 from lit_awm.recipes import build, options_of
 
 LENGTH = 12
@@ -44,6 +44,18 @@ def test_what_tells_where_episodes_end_is_exported_with_the_world_model() -> Non
     survival = lit_awm.load_world_model("bundle").survival(states)
     assert torch.equal(survival, module.world_model.world_model.survival(states))
     assert survival[:, 1:].lt(1).all()
+
+
+def test_a_learned_reward_is_exported_with_the_world_model() -> None:
+    options = ["--model.known_reward", "false"]
+    path = checkpoint(*options)
+    assert main(["export", path, "--out", "bundle", "--formats", "safetensors"]) == 0
+    module, _ = build([*TINY, *options])
+    module.load_state_dict(torch.load(path, weights_only=True)["state_dict"])
+    loaded = lit_awm.load_world_model("bundle")
+    assert isinstance(loaded.reward_fn, RewardModel)
+    states, actions = torch.rand(3, 5, 4), torch.rand(3, 5, 2)
+    assert torch.equal(loaded(states, actions).reward, module.world_model.world_model(states, actions).reward)
 
 
 @pytest.mark.parametrize(

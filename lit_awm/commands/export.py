@@ -88,7 +88,7 @@ def main(arguments: list[str]) -> int:
     torch.manual_seed(0)
     problems = []
     if "safetensors" in formats:
-        facts = {"clock_step": world_model.clock_step, "known_reward": world_model.reward_fn is not None}
+        facts = {"clock_step": world_model.clock_step, "known_reward": world_model.knows_reward}
         sizes = {"state_dim": policy.state_dim, "action_dim": policy.action_dim}
         try:
             contents = make_bundle(describe(run.recipe, **sizes, **facts), policy, world_model)

@@ -194,6 +194,6 @@ def _examine(
     env.set_seed(0)
     initial_state = env.reset()["observation"].double()
     truth = None if step is None else SimulatorWorldModel(model.state_dim, model.action_dim, step)
-    reward_fns = None if model.reward_fn is None or not rewards else rewards
+    reward_fns = rewards if model.knows_reward and rewards else None
     setting = Setting(policy.double(), initial_state, scale, truth, reward_fns, policy_input_gradient)
     return Experiment(env, subjects, setting)

@@ -9,6 +9,7 @@ from lit_awm.models.history import HistoryWorldModel
 from lit_awm.models.markov import MarkovWorldModel
 from lit_awm.models.policy import DeterministicPolicy, Policy, TanhNormalPolicy
 from lit_awm.models.recurrent import RecurrentBackbone
+from lit_awm.models.reward import RewardModel
 from lit_awm.models.simulator import SimulatorWorldModel, StepFn
 from lit_awm.models.standardizer import DriftStandardizer, Standardizer
 from lit_awm.models.state_space import StateSpaceBackbone
@@ -32,6 +33,7 @@ __all__ = [
     "Prediction",
     "RecurrentBackbone",
     "RewardFn",
+    "RewardModel",
     "SimulatorWorldModel",
     "Standardizer",
     "StateSpaceBackbone",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lit_awm.checks import check_count
 from lit_awm.models.continuation import Continuation
+from lit_awm.models.reward import RewardModel
 from lit_awm.models.standardizer import Standardizer, set_aside
 
 RewardFn = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -37,7 +38,8 @@ class WorldModel(nn.Module, ABC):
         state_dim: Size ``S`` of a state.
         action_dim: Size ``A`` of an action.
         reward_fn: The reward as a known differentiable function of state, action and next state, over any leading
-            dimensions. If None the model learns to predict it.
+            dimensions; or a :class:`~lit_awm.models.RewardModel`, which learns it. If None the model predicts it as it
+            does states.
         clock_step: If the last component of the state is a clock, what it advances by in a step; the model then
             counts instead of predicting it. None if there is no clock.
 
@@ -72,6 +74,11 @@ class WorldModel(nn.Module, ABC):
         return None
 
     @property
+    def knows_reward(self) -> bool:
+        """Whether the reward is a function that was given, and not learned."""
+        return self.reward_fn is not None and not isinstance(self.reward_fn, RewardModel)
+
+    @property
     def error_scale(self) -> Tensor:
         """What an error of a predicted state ``(S,)`` is measured in when the model is fitted."""
         return self.state_scaler.scale
@@ -82,7 +89,7 @@ class WorldModel(nn.Module, ABC):
 
     @property
     def output_dim(self) -> int:
-        """Size of what a head has to predict: the state and, unless it is known, the reward."""
+        """Size of what a head has to predict: the state and, unless there is a function of it, the reward."""
         return self.state_dim + (self.reward_fn is None)
 
     def fit_statistics(self, states: Tensor, actions: Tensor, rewards: Tensor) -> None:
@@ -96,6 +103,8 @@ class WorldModel(nn.Module, ABC):
         self.state_scaler.fit(set_aside(states))
         self.action_scaler.fit(actions)
         self.reward_scaler.fit(set_aside(rewards.unsqueeze(-1)))
+        if isinstance(self.reward_fn, RewardModel):
+            self.reward_fn.adopt_statistics(self.state_scaler, self.action_scaler, self.reward_scaler)
 
     @abstractmethod
     def forward(self, states: Tensor, actions: Tensor) -> Prediction:
@@ -203,7 +212,7 @@ class WorldModel(nn.Module, ABC):
         return log_survival.exp().masked_fill(ended, 0)
 
     def _reward(self, outputs: Tensor, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
-        """Return the known reward of a step, or the last of the ``outputs`` of a head."""
+        """Return the reward of a step as a function of it, or the last of the ``outputs`` of a head."""
         if self.reward_fn is not None:
             return self.reward_fn(state, action, next_state)
         return self.reward_scaler.inverse(outputs[..., -1:]).squeeze(-1)

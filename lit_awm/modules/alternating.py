@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lit_awm.checks import check_at_least, check_count
 from lit_awm.distributed import OwnReduction, average_gradients, check_strategy, load_ranks, save_ranks
-from lit_awm.models import Policy, RewardFn, SimulatorWorldModel, StepFn, WorldModel
+from lit_awm.models import Policy, RewardFn, RewardModel, SimulatorWorldModel, StepFn, WorldModel
 from lit_awm.modules.candidates import Candidates, Champion
 from lit_awm.modules.latest_metrics import LatestMetrics
 from lit_awm.modules.optimization import gradient_norm, is_written, log_evaluation, prefixed
@@ -50,6 +50,9 @@ class AlternatingModule(LightningModule):
             imagination horizon, unless ``judge_horizon`` tells for how long the teacher is to imagine.
         judge_horizon: Steps by which the teacher judges, for example an episode; None for the policy's horizon. Without
             a teacher or ``judge`` it decides nothing.
+        reward: Makes, from ``S`` and ``A``, what learns the reward as a function of state, action and next state, for
+            the world model and its teacher; None where they predict it as they do states. Where the reward is known it
+            decides nothing.
         known_reward: Whether the world model is given the environment's reward function instead of learning it.
         known_reward_fn: That function; the command line takes it from the data.
         known_step_fn: The environment's step, for a :class:`~lit_awm.models.SimulatorWorldModel`; the command line
@@ -84,6 +87,7 @@ class AlternatingModule(LightningModule):
         teacher_module: Callable[[WorldModel], TeacherModule] = TeacherModule,
         judge: bool = True,
         judge_horizon: int | None = None,
+        reward: Callable[[int, int], RewardModel] | None = None,
         known_reward: bool = False,
         known_reward_fn: RewardFn | None = None,
         known_step_fn: StepFn | None = None,
@@ -97,18 +101,13 @@ class AlternatingModule(LightningModule):
             check_count(1, judge_horizon=judge_horizon)
         if gradient_clip_val is not None and gradient_clip_val <= 0:
             raise ValueError(f"gradient_clip_val must be positive or null, got {gradient_clip_val}.")
-        if known_reward and known_reward_fn is None:
-            raise ValueError(
-                "known_reward needs known_reward_fn, got None: the reward is known where a system of the testbed is "
-                "observed with a clock and without noise. Give the function, or set `known_reward: false` so that "
-                "the world model learns the reward."
-            )
-        reward_fn = known_reward_fn if known_reward else None
-        known: dict[str, Any] = {"reward_fn": reward_fn, "clock_step": clock_step}
+        known_reward_fn = _known_reward_fn(known_reward, known_reward_fn)
+        learned_reward = None if known_reward or reward is None else reward(state_dim, action_dim)
+        known: dict[str, Any] = {"reward_fn": learned_reward or known_reward_fn, "clock_step": clock_step}
         model = world_model(state_dim, action_dim, **known)
         if isinstance(model, SimulatorWorldModel):
             model.connect(known_step_fn)
-            teacher = None
+            model.reward_fn, teacher = known_reward_fn, None  # a step tells what it earns
         self.world_model = world_model_module(model)
         self.policy = policy_module(policy(state_dim, action_dim), model)
         if accumulate > 1 and self.policy.imagination == "warm":
@@ -117,8 +116,11 @@ class AlternatingModule(LightningModule):
                 "a whole batch. Use 'replay', or 'sequential' where policy_input_gradient is above 0."
             )
         self.gradient_clip_val, self.accumulate = gradient_clip_val, accumulate
-        self.teacher = None if teacher is None else teacher_module(teacher(state_dim, action_dim, **known))
-        if self.teacher is not None:
+        self.teacher = None
+        if teacher is not None:
+            if learned_reward is not None:
+                known["reward_fn"] = learned_reward.forward  # it is the world model's to fit
+            self.teacher = teacher_module(teacher(state_dim, action_dim, **known))
             self.policy.consult(self.teacher.world_model)
         self.policy.check_ensemble()
         self.phases = tuple(self._children())
@@ -293,3 +295,14 @@ class AlternatingModule(LightningModule):
         log_evaluation(self, batch)
         counters = {"model_updates": self.model_updates, "policy_updates": self.policy_updates}
         self.log_dict({name: value.float() for name, value in counters.items()}, batch_size=1, sync_dist=True)
+
+
+def _known_reward_fn(known_reward: bool, known_reward_fn: RewardFn | None) -> RewardFn | None:
+    """Return the reward function if it is to be known."""
+    if known_reward and known_reward_fn is None:
+        raise ValueError(
+            "known_reward needs known_reward_fn, got None: the reward is known where a system of the testbed is "
+            "observed with a clock and without noise. Give the function, or set `known_reward: false` so that "
+            "the world model learns the reward."
+        )
+    return known_reward_fn if known_reward else None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 
-from lit_awm.models import Continuation, RewardFn, WorldModel
+from lit_awm.models import Continuation, RewardFn, RewardModel, WorldModel
 from lit_awm.modules.optimization import default_optimizer
 from lit_awm.modules.world_model import WorldModelModule
 
@@ -22,6 +23,8 @@ class OfflineWorldModelModule(WorldModelModule):
         scheduler: Makes the learning-rate schedule, stepped after every update.
         compile_model: Whether the pass through the model is compiled, see :class:`WorldModelModule`.
         continuation: Makes what learns in which states episodes end, see :class:`WorldModelModule`.
+        reward: Makes, from ``S`` and ``A``, what learns the reward as a function of state, action and next state; None
+            where the model predicts it as it does states.
         known_reward: Whether the model is given the reward function instead of learning it.
         known_reward_fn: That function; the command line takes it from the data.
         clock_step: Advance per step of the clock at the end of the state, or None; the command line takes it from the
@@ -40,12 +43,16 @@ class OfflineWorldModelModule(WorldModelModule):
         scheduler: LRSchedulerCallable | None = None,
         compile_model: bool = False,
         continuation: Callable[[int], Continuation] | None = None,
+        reward: Callable[[int, int], RewardModel] | None = None,
         known_reward: bool = False,
         known_reward_fn: RewardFn | None = None,
         clock_step: float | None = None,
     ) -> None:
         if known_reward and known_reward_fn is None:
             raise ValueError("known_reward must be false with data that do not know the reward; give them `env`.")
-        known = {"reward_fn": known_reward_fn if known_reward else None, "clock_step": clock_step}
+        reward_fn = known_reward_fn if known_reward else None
+        if reward_fn is None and reward is not None:
+            reward_fn = reward(state_dim, action_dim)
+        known: dict[str, Any] = {"reward_fn": reward_fn, "clock_step": clock_step}
         model = world_model(state_dim, action_dim, **known)
         super().__init__(model, optimizer, scheduler, compile_model, continuation=continuation)

@@ -93,7 +93,8 @@ class TeacherModule(WorldModelModule):
         """Return a batch ``(B, H)`` of recorded trajectories with labelled ones in place of the second half.
 
         ``twin_weight`` is above 0 for twins of the one before, so that its mean over the batch is 1 if there are any;
-        ``end_weight`` is above 0 for steps of which it is known whether they ended an episode, with the same mean.
+        ``recorded_weight`` is above 0 for steps that were recorded, of which it is known what they earned and whether
+        they ended an episode, with the same mean.
         """
         device = batch["observation"].device
         if not self._labelled:
@@ -109,8 +110,8 @@ class TeacherModule(WorldModelModule):
         if (ended := recorded.get(("next", "terminated"), None)) is not None:
             unknown = ended.new_zeros(len(labelled), *ended.shape[1:])
             mixed["next", "terminated"] = torch.cat([ended, unknown])
-            weight = (torch.cat([recorded["mask"], unknown.squeeze(-1)])).float()
-            mixed["end_weight"] = weight / weight.mean()
+        weight = torch.cat([recorded["mask"], torch.zeros_like(labelled["mask"])]).float()
+        mixed["recorded_weight"] = weight / weight.mean()
         weight = torch.cat([torch.zeros_like(is_twin[:1]).expand(len(recorded), -1), is_twin]).float()
         mixed["twin_weight"] = weight / weight.mean().clamp(min=1 / len(mixed))
         return mixed

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lit_awm.checks import check_at_least
 from lit_awm.distributed import gather, shard
-from lit_awm.models import Continuation, WorldModel
+from lit_awm.models import Continuation, RewardModel, WorldModel
 from lit_awm.modules.optimization import build_optimizer, check_optimizer, default_optimizer, prefixed
 
 LEAST_DIFFERENCE = 1e-2  # standard deviations between twins, below which a difference need not be right
@@ -85,9 +85,10 @@ class WorldModelModule(LightningModule):
 
         It is the mean over the members of an ensemble. Where a state, a difference or a reward is more than ten
         standard deviations from its mean its error counts relative to that, so that an episode that diverges does not
-        outweigh all others. A learned reward adds its own error; a clock, which is counted, adds none. To learn where
-        episodes end adds the cross entropy of it, over what was recorded. Twins add the ``sensitivity_error``: what
-        share of the squared difference between them the model does not explain.
+        outweigh all others. A learned reward adds its own error, that of a :class:`~lit_awm.models.RewardModel` over
+        what was recorded; a clock, which is counted, adds none. To learn where episodes end adds the cross entropy of
+        it, over what was recorded too. Twins add the ``sensitivity_error``: what share of the squared difference
+        between them the model does not explain.
         """
         predicted, target, scale = self._predict(batch)
         errors, mask = ((predicted - target) / scale).square(), batch.get("mask", None)
@@ -95,6 +96,8 @@ class WorldModelModule(LightningModule):
             parts = {"state_loss": _mean(errors, mask)}
         else:
             parts = {"state_loss": _mean(errors[..., :-1], mask), "reward_loss": _mean(errors[..., -1:], mask)}
+        if isinstance(self.world_model.reward_fn, RewardModel):
+            parts["reward_loss"] = self._reward_loss(self.world_model.reward_fn, batch)
         if self.world_model.continuation is not None:
             parts["continuation_loss"] = self._continuation_loss(self.world_model.continuation, batch)
         loss = torch.stack(list(parts.values())).sum()
@@ -103,6 +106,13 @@ class WorldModelModule(LightningModule):
             parts["sensitivity_error"] = _sensitivity_error(predicted, target, scale, weight)
             loss = loss + self.sensitivity_weight * parts["sensitivity_error"]
         return loss, {name: value.detach() for name, value in {"loss": loss, **parts}.items()}
+
+    def _reward_loss(self, reward_fn: RewardModel, batch: TensorDict) -> Tensor:
+        """Return the mean squared error, in standard units, of rewards of the steps of a batch that were recorded."""
+        following = batch["next"]
+        predicted = reward_fn(batch["observation"], batch["action"], following["observation"]).unsqueeze(-1)
+        errors = (predicted - following["reward"]) / self._reward_scale(following["reward"])
+        return _mean_of_recorded(errors.square().squeeze(-1), batch)
 
     def _continuation_loss(self, continuation: Continuation, batch: TensorDict) -> Tensor:
         """Return the cross entropy of whether episodes went on after the steps of a batch that were recorded."""
@@ -114,9 +124,7 @@ class WorldModelModule(LightningModule):
             )
         odds = continuation(self.world_model.state_scaler(batch["next", "observation"]))
         errors = F.binary_cross_entropy_with_logits(odds, 1 - ended.squeeze(-1).to(odds), reduction="none")
-        if (weight := batch.get("end_weight", None)) is not None:
-            return (weight * errors).mean()
-        return _mean(errors.unsqueeze(-1), batch.get("mask", None))
+        return _mean_of_recorded(errors, batch)
 
     def _learns_differences(self, batch: TensorDict) -> bool:
         reads_later_states = self.world_model.reads_later_states  # and is told what actions have changed
@@ -136,10 +144,15 @@ class WorldModelModule(LightningModule):
             predicted, target, scale = predicted[..., :-1], target[..., :-1], scale[..., :-1]
         if model.reward_fn is None:
             reward = batch["next", "reward"]
-            reward_scale = model.reward_scaler.scale * (model.reward_scaler(reward).abs() / FAR).clamp(min=1)
+            reward_scale = self._reward_scale(reward)
             predicted = torch.cat([predicted, prediction.reward.unsqueeze(-1)], dim=-1)
             target, scale = torch.cat([target, reward], dim=-1), torch.cat([scale, reward_scale], dim=-1)
         return predicted, target, scale
+
+    def _reward_scale(self, reward: Tensor) -> Tensor:
+        """Return what errors of rewards ``(B, H, 1)`` are measured in."""
+        scaler = self.world_model.reward_scaler
+        return scaler.scale * (scaler(reward).abs() / FAR).clamp(min=1)
 
     def loss(self, batch: TensorDict) -> Tensor:
         """Return the training loss of a batch, a scalar."""
@@ -168,6 +181,8 @@ class WorldModelModule(LightningModule):
                 raise ValueError("compile_model must be false with ModelParallelStrategy, got true.")
             if self.world_model.continuation is not None:
                 raise ValueError("continuation must be null with ModelParallelStrategy, got one. Use DDP.")
+            if isinstance(self.world_model.reward_fn, RewardModel):
+                raise ValueError("reward must be null with ModelParallelStrategy, got one. Use DDP.")
             shard(self.world_model, self.trainer.strategy, "members")
 
     def setup(self, stage: str) -> None:
@@ -209,6 +224,13 @@ def _mean(errors: Tensor, mask: Tensor | None) -> Tensor:
         return errors.mean()
     by_step = errors.mean(-1).masked_fill(~mask, 0)
     return by_step.sum() / (mask.sum() * (by_step.numel() // mask.numel())).clamp(min=1)
+
+
+def _mean_of_recorded(errors: Tensor, batch: TensorDict) -> Tensor:
+    """Return the mean of errors ``(B, H)`` over the steps of a batch that count and that no teacher has labelled."""
+    if (weight := batch.get("recorded_weight", None)) is not None:
+        return (weight * errors).mean()
+    return _mean(errors.unsqueeze(-1), batch.get("mask", None))
 
 
 def _sensitivity_error(predicted: Tensor, target: Tensor, scale: Tensor, twin_weight: Tensor) -> Tensor:

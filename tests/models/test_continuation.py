@@ -145,7 +145,7 @@ def test_the_end_is_learned_from_what_was_recorded_alone() -> None:
     teacher = TeacherModule(MarkovWorldModel(1, 1, hidden_dim=8))
     teacher.fit_statistics(data)
     mixed = teacher.add_to(data, policy)
-    weight = mixed["end_weight"]
+    weight = mixed["recorded_weight"]
     assert torch.equal(weight[:4] > 0, data["mask"][:4])
     assert weight[4:].eq(0).all()
     assert weight.mean().item() == pytest.approx(1)

@@ -16,7 +16,14 @@ from torch.utils.data import DataLoader
 
 from lit_awm.callbacks import GradientNormMonitor
 from lit_awm.data import ExperienceDataModule
-from lit_awm.models import ActionsWorldModel, CausalTransformer, DeterministicPolicy
+from lit_awm.models import (
+    ActionsWorldModel,
+    CausalTransformer,
+    DeterministicPolicy,
+    MarkovWorldModel,
+    RewardModel,
+    SimulatorWorldModel,
+)
 from lit_awm.modules import AlternatingModule, PolicyModule
 
 
@@ -131,6 +138,41 @@ def test_the_reward_is_known_or_learned_as_asked() -> None:
     blind = make_data(env_options={"observe_time": False})
     with pytest.raises(ValueError, match="known_reward needs known_reward_fn, got None.*known_reward: false"):
         make_module(blind, known_reward=True)
+
+
+def test_a_reward_of_its_own_is_fitted_with_the_world_model_and_lent_to_the_teacher(
+    make_trainer: Callable[..., Trainer],
+) -> None:
+    data = make_data(teacher_updates=2)
+    module = make_module(data, teacher=partial(MarkovWorldModel, hidden_dim=8), reward=RewardModel)
+    reward_fn, teacher = module.world_model.world_model.reward_fn, module.teacher
+    assert isinstance(reward_fn, RewardModel)
+    assert teacher is not None
+    own = {id(parameter) for parameter in reward_fn.parameters()}
+    assert own <= {id(parameter) for parameter in module.world_model.trained_parameters()}
+    assert not own & {id(parameter) for parameter in teacher.trained_parameters()}
+    before = [parameter.detach().clone() for parameter in reward_fn.parameters()]
+    make_trainer(max_epochs=1).fit(module, data)
+    assert not any(map(torch.equal, before, reward_fn.parameters()))
+    states, actions = torch.rand(3, 5, data.state_dim), torch.rand(3, 5, data.action_dim)
+    predicted = teacher.world_model(states, actions)
+    assert torch.equal(predicted.reward, reward_fn(states, actions, predicted.state))
+
+
+def test_a_reward_of_its_own_is_not_made_where_the_reward_is_known() -> None:
+    data = make_data()
+    known = make_module(data, known_reward=True, reward=RewardModel)
+    assert known.world_model.world_model.knows_reward
+    sizes, step_fn = (data.state_dim, data.action_dim), data.known_step_fn
+    policy_module = partial(PolicyModule, imagination_horizon=10, imagination="sequential")
+    simulator = AlternatingModule(
+        *(*sizes, SimulatorWorldModel, DeterministicPolicy),
+        policy_module=policy_module,
+        reward=RewardModel,
+        known_step_fn=step_fn,
+    )
+    assert simulator.world_model.world_model.reward_fn is None  # its step tells
+    assert not simulator.world_model.trained_parameters()
 
 
 def test_weights_are_loaded_without_a_trainer() -> None:
