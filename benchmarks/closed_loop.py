@@ -41,7 +41,7 @@ WARM_TOLERANCES, UPDATES, EVERY, LEARNING_RATE = (0.1, 0.03, 0.01), 100, 10, 1e-
 
 def learn(system: str, epochs: int, progress: bool) -> tuple[WorldModel, Policy, Tensor]:
     """Return a world model, a policy learned in it, and initial states."""
-    options = [f"--data.env={system}", "--model.policy_module.policy_input_gradient=1"]
+    options = [f"--data.env={system}", "--model.policy_module.policy_input_gradient=1", "--model.policy.least_slope=0"]
     options += ["--model.policy_module.imagination=warm", *UNTAUGHT]
     module, data = build(options)
     fit(module, data, epochs, progress=progress)

@@ -34,6 +34,7 @@ def optimise(
     """Train by the common recipe with a method of imagination, and return the scores."""
     module = "--model.policy_module"
     options = [f"{module}.imagination={method}", f"{module}.policy_input_gradient={beta}", *UNTAUGHT]
+    options += ["--model.policy.least_slope=0"]  # true derivatives
     jobs = [Job("actions", system, LENGTH, seed) for system in COMPARED[beta, method] for seed in range(seeds)]
     out = folder / f"{method}_{beta}"
     rows = run_whole_study(jobs, out, EPISODES, workers, options, progress)

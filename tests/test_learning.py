@@ -51,6 +51,7 @@ def test_soft_actor_critic_swings_the_pendulum_up_within_8000_steps(capsys: pyte
 @pytest.mark.parametrize("system", ["cancer_treatment", "van_der_pol"])
 def test_the_closed_loop_gradient_of_a_fitted_model_is_that_of_a_graph_of_steps(system: str) -> None:
     closed = ["--model.policy_module.policy_input_gradient=1", "--model.policy_module.imagination=warm"]
+    closed += ["--model.policy.least_slope=0"]
     module, data = build([f"--data.env={system}", *closed])
     fit(module, data)
     model, policy = module.world_model.world_model.double().requires_grad_(False), module.policy.policy.double()

@@ -5,6 +5,7 @@ Shape legend: ``B`` initial states, ``H`` horizon, ``S`` state size, ``A`` actio
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -94,7 +95,8 @@ class PolicyCopies(Policy):
             name: value.detach().expand(count, *value.shape).clone().requires_grad_()
             for name, value in policy.named_parameters()
         }
-        self._sampler = (_Sampler(policy),)  # in a tuple, since its parameters are not this module's
+        sampler = _Sampler(copy.deepcopy(policy)).eval()  # whose derivatives are exact
+        self._sampler = (sampler,)  # in a tuple, since its parameters are not this module's
 
     def sample(self, state: Tensor, noise: Tensor | None = None) -> Tensor:
         """Return the actions ``(B, ..., A)``, those of each trajectory by its own copy."""

@@ -15,6 +15,7 @@ from torch.distributions.transforms import TanhTransform
 
 from lit_awm.checks import check_at_least, check_positive
 from lit_awm.models.perceptron import make_perceptron
+from lit_awm.models.squash import Squash
 from lit_awm.models.standardizer import Standardizer
 
 
@@ -69,9 +70,13 @@ class DeterministicPolicy(Policy):
         num_layers: Number of hidden layers; 0 for a linear map.
         num_frequencies: Number of octaves of sine and cosine features of each state component; more make actions
             that change sharply with time or state easier to learn.
+        least_slope: In training mode the least derivative of the squashing where descent leads back from the ends of
+            the range, so that a policy that has learned to do all or nothing can come back; below 1. Gradients are then
+            not exact where actions are saturated: leave it 0, for the true derivative, where they pass through the
+            states that the policy reads.
 
     Raises:
-        ValueError: If ``hidden_dim`` is below 1, or another number below 0.
+        ValueError: If ``hidden_dim`` is below 1, another number below 0, or ``least_slope`` 1 or more.
     """
 
     is_stochastic = False
@@ -83,13 +88,20 @@ class DeterministicPolicy(Policy):
         hidden_dim: int = 64,
         num_layers: int = 2,
         num_frequencies: int = 0,
+        least_slope: float = 0.0,
     ) -> None:
         super().__init__(state_dim, action_dim)
+        if not 0 <= least_slope < 1:
+            raise ValueError(f"least_slope must be at least 0 and below 1, got {least_slope}.")
         self.network = PolicyNetwork(state_dim, action_dim, hidden_dim, num_layers, num_frequencies)
+        self.least_slope = least_slope
 
     def forward(self, state: Tensor) -> Tensor:
         """Map ``(..., S)`` to the action ``(..., A)`` in [-1, 1]."""
-        return self.network(self.state_scaler(state)).tanh()
+        value = self.network(self.state_scaler(state))
+        if self.training and self.least_slope > 0 and value.requires_grad:
+            return Squash.apply(value, self.least_slope)  # type: ignore[no-untyped-call]
+        return value.tanh()
 
     def sample(self, state: Tensor, noise: Tensor | None = None) -> Tensor:
         """Return the action; ``noise`` has nothing to decide."""

@@ -75,6 +75,7 @@ def optimise(job: Job) -> Row:
             "--data.world_model_updates=1",  # nothing is to be fitted
             f"--data.policy_updates={job.updates}",
             f"--model.policy_module.policy_input_gradient={job.beta}",
+            "--model.policy.least_slope=0",  # true derivatives
             *options_of("simulator", length),
             *UNTAUGHT,
         ]
