@@ -70,10 +70,10 @@ class DeterministicPolicy(Policy):
         num_layers: Number of hidden layers; 0 for a linear map.
         num_frequencies: Number of octaves of sine and cosine features of each state component; more make actions
             that change sharply with time or state easier to learn.
-        least_slope: In training mode the least derivative of the squashing where descent leads back from the ends of
-            the range, so that a policy that has learned to do all or nothing can come back; below 1. Gradients are then
-            not exact where actions are saturated: leave it 0, for the true derivative, where they pass through the
-            states that the policy reads.
+        least_slope: In training mode the least derivative of the squashing, so that a policy that has learned to do all
+            or nothing can come back, see :class:`~lit_awm.models.squash.Squash`; below 1. Gradients are then not exact
+            where actions are saturated: leave it 0, for the true derivative, where they pass through the states that
+            the policy reads.
 
     Raises:
         ValueError: If ``hidden_dim`` is below 1, another number below 0, or ``least_slope`` 1 or more.

@@ -23,11 +23,17 @@ def test_it_is_tanh_with_its_derivative_where_actions_are_not_saturated() -> Non
 
 
 @pytest.mark.parametrize("end", [-8.0, 8.0])
-def test_what_leads_back_has_a_derivative_and_what_leads_further_out_has_that_of_tanh(end: float) -> None:
+def test_at_the_end_what_leads_back_has_a_derivative_and_what_leads_further_out_has_that_of_tanh(end: float) -> None:
     value = torch.tensor([end], dtype=torch.float64)
     back, out = (slopes(value, sign * end).item() for sign in (1, -1))  # descent is against the gradient
     assert back == LEAST
     assert out == pytest.approx(1 - torch.tensor(end, dtype=torch.float64).tanh().item() ** 2)
+
+
+@pytest.mark.parametrize("saturated", [-3.0, 3.0])
+def test_before_the_end_both_directions_count_alike(saturated: float) -> None:
+    value = torch.tensor([saturated], dtype=torch.float64)
+    assert slopes(value, 1.0).item() == slopes(value, -1.0).item() == LEAST
 
 
 def saturated(least_slope: float) -> DeterministicPolicy:
