@@ -182,7 +182,10 @@ class WorldModelModule(LightningModule):
             if self.world_model.continuation is not None:
                 raise ValueError("continuation must be null with ModelParallelStrategy, got one. Use DDP.")
             if isinstance(self.world_model.reward_fn, RewardModel):
-                raise ValueError("reward must be null with ModelParallelStrategy, got one. Use DDP.")
+                raise ValueError(
+                    "reward must be null with ModelParallelStrategy, got a RewardModel. Set `--model.reward null`, or "
+                    "use DDP."
+                )
             shard(self.world_model, self.trainer.strategy, "members")
 
     def setup(self, stage: str) -> None:
@@ -229,7 +232,7 @@ def _mean(errors: Tensor, mask: Tensor | None) -> Tensor:
 def _mean_of_recorded(errors: Tensor, batch: TensorDict) -> Tensor:
     """Return the mean of errors ``(B, H)`` over the steps of a batch that count and that no teacher has labelled."""
     if (weight := batch.get("recorded_weight", None)) is not None:
-        return (weight * errors).mean()
+        return (weight * errors.masked_fill(weight == 0, 0)).mean()  # whatever fills up an episode
     return _mean(errors.unsqueeze(-1), batch.get("mask", None))
 
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
 from tensordict import TensorDict
 from torch import Tensor
 
@@ -87,6 +89,18 @@ def test_rewards_are_learned_from_what_was_recorded_alone() -> None:
     torch.testing.assert_close(sum(halves) / 2, first)  # of `accumulate`
 
 
+def test_what_fills_up_an_episode_counts_for_nothing_however_absurd() -> None:
+    module, batch = make_module(), walks(8)
+    batch["mask"] = torch.ones(8, 6, dtype=torch.bool)
+    batch["mask"][0, -1] = False
+    module.fit_statistics(batch)
+    batch["recorded_weight"] = batch["mask"].float() / batch["mask"].float().mean()
+    absurd = batch.clone()
+    absurd["next", "reward"][0, -1] = torch.nan
+    first, second = (module.loss_and_metrics(each)[1]["reward_loss"] for each in (batch, absurd))
+    assert first == second
+
+
 def test_a_jump_is_learned() -> None:
     module = make_module()
     optimizer = torch.optim.Adam(module.trained_parameters(), lr=1e-2)
@@ -105,6 +119,14 @@ def test_members_of_an_ensemble_share_it() -> None:
     prediction = model.members(states, actions)
     assert prediction.reward.shape == (3, 5, 7)
     torch.testing.assert_close(prediction.reward[1], reward_fn(states, actions, prediction.state[1]))
+
+
+def test_it_is_not_divided_between_processes() -> None:
+    module = make_module()
+    trainer: Any = SimpleNamespace(strategy=ModelParallelStrategy())
+    module.trainer = trainer
+    with pytest.raises(ValueError, match="reward must be null with ModelParallelStrategy, got a RewardModel"):
+        module.configure_model()
 
 
 @pytest.mark.parametrize("name", ["state_dim", "action_dim", "hidden_dim", "num_layers"])
