@@ -23,6 +23,7 @@ from lit_awm.models import Continuation, Policy, RewardFn, RewardModel, WorldMod
 DESCRIPTION, POLICY, WORLD_MODEL = "description.json", "policy", "world_model"
 CONTINUATION, REWARD = "continuation", "reward"
 FORMAT = 1
+DAMAGES = (OSError, KeyError, TypeError, AttributeError, RuntimeError, UnicodeDecodeError, json.JSONDecodeError)
 Description = dict[str, Any]
 
 
@@ -112,7 +113,7 @@ def _whole(folder: Path) -> Iterator[None]:
     """Say of a bundle that its files do not fit each other, or are damaged."""
     try:
         yield
-    except (OSError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError, json.JSONDecodeError) as error:
+    except (*DAMAGES, SafetensorError) as error:
         kind = type(error).__name__
         raise ValueError(f"path must be a whole bundle, got {folder}, which is damaged ({kind}: {error}).") from error
 

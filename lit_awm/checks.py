@@ -10,13 +10,24 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
+def check_number(**arguments: float) -> None:
+    """Reject arguments that are no numbers.
+
+    Raises:
+        ValueError: If a value is of another type, or NaN; the message names the argument.
+    """
+    for name, value in arguments.items():
+        if not isinstance(value, numbers.Real) or isinstance(value, bool) or math.isnan(value):
+            raise ValueError(f"{name} must be a number, got {value!r}.")
+
+
 def check_at_least(minimum: float, **arguments: float) -> None:
     """Reject arguments below a minimum, and those that are not finite.
 
     Raises:
         ValueError: If a value is no number, below ``minimum`` or not finite; the message names the argument.
     """
-    _check_numbers(arguments)
+    check_number(**arguments)
     for name, value in arguments.items():
         if not minimum <= value < math.inf:
             raise ValueError(f"{name} must be at least {minimum}{_and_finite(value)}, got {value}.")
@@ -28,7 +39,7 @@ def check_positive(**arguments: float) -> None:
     Raises:
         ValueError: If a value is no number, zero, negative or not finite; the message names the argument.
     """
-    _check_numbers(arguments)
+    check_number(**arguments)
     for name, value in arguments.items():
         if not 0 < value < math.inf:
             raise ValueError(f"{name} must be positive{_and_finite(value)}, got {value}.")
@@ -70,12 +81,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     near = [k for k in known if len(name) > 2 and k.startswith(name)]
     near = near or difflib.get_close_matches(name, known, n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
-
-
-def _check_numbers(arguments: dict[str, float]) -> None:
-    for name, value in arguments.items():
-        if not isinstance(value, numbers.Real) or isinstance(value, bool):
-            raise ValueError(f"{name} must be a number, got {value!r}.")
 
 
 def _and_finite(value: float) -> str:

@@ -164,6 +164,8 @@ def _check_keys(node: Any, path: Path, above: set[int]) -> None:
         lines: dict[str, int] = {}
         for key, value in node.value:
             line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise ValueError(f"{path}:{line}: a key must be a word. To refer to another setting write ${{name}}.")
             if key.value in lines:
                 raise ValueError(f"{path}:{line}: {key.value} is given twice, first in line {lines[key.value]}.")
             lines[str(key.value)] = line

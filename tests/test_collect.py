@@ -57,6 +57,8 @@ def test_what_a_policy_does_is_recorded(
     [
         (["--episodes", "0", "--out", "a.csv"], "episodes must be at least 1, got 0"),
         (["--noise", "-1", "--out", "a.csv"], "noise must be at least 0, got -1.0"),
+        (["--noise", "0.5", "--out", "a.csv"], "noise must be 0 for random actions, got 0.5"),
+        (["--seed", "-1", "--out", "a.csv"], "seed must be at least 0, got -1"),
         (["--out", "a.txt"], "out must end in .npz, .h5, .hdf5, .csv, .parquet, or be minari:NAME, got 'a.txt'"),
         (["--policy", "none.ckpt", "--out", "a.csv"], "checkpoint must be a file, got 'none.ckpt'"),
         (

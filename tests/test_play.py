@@ -66,7 +66,7 @@ def test_a_task_of_another_package_is_shown_as_that_draws_it(
     ("options", "words"),
     [
         (["--frames", "0"], "frames must be at least 1, got 0"),
-        (["--fps", "0"], "fps must be positive, got 0"),
+        (["--fps", "0.001"], "fps must be at least 0.01 and finite, got 0.001"),
         (["--out", "a.avi"], "out must end in one of .gif, .webp, .png, got 'a.avi'"),
         ([], "checkpoint must be a file"),
     ],

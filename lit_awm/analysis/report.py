@@ -24,6 +24,7 @@ from lit_awm.analysis.comparison import (
     final_scores,
     improvements,
     methods_of,
+    of,
     shared_tasks,
     tasks_of,
 )
@@ -101,8 +102,12 @@ def _sections(runs: Sequence[Run], folder: Path, title: str, command: str) -> It
     elif score == "cost":
         yield f"<p>{NO_OPTIMUM}</p>"
     yield from _every_task(runs, folder)
-    curves = partial(figures.learning_curves, runs, score)
+    scored = [task for task in tasks if any(score in run.last for run in of(runs, task=task))]
+    curves = partial(figures.learning_curves, runs, score, scored)
     yield _figure("learning_curves", curves, folder, "Median over seeds, and their range.", "Learning curves")
+    if others := [task for task in tasks if task not in scored]:
+        curves = partial(figures.learning_curves, runs, "cost", others)
+        yield _figure("learning_curves_cost", curves, folder, NO_OPTIMUM, "Learning curves of other tasks")
     if len({run.episode_length for run in runs}) > 1 and score == "regret" and by_length(runs):
         caption = "Interquartile mean over the systems that all share, with a 95 % interval."
         yield _figure("episode_length", partial(figures.length_figure, runs), folder, caption, "Length of episodes")

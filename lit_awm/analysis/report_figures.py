@@ -43,9 +43,8 @@ def colours(runs: Sequence[Run]) -> dict[str, str]:
     return {method: f"C{i % 10}" for i, method in enumerate(methods_of(runs))}
 
 
-def learning_curves(runs: Sequence[Run], score: str) -> Figure:
-    """Draw the median over seeds with the range, against environment steps, a panel for each task."""
-    tasks = [task for task in tasks_of(runs) if any(score in run.last for run in of(runs, task=task))]
+def learning_curves(runs: Sequence[Run], score: str, tasks: Sequence[str]) -> Figure:
+    """Draw the median over seeds with the range, against environment steps, a panel for each of some tasks."""
     figure, panels = _panels(len(tasks))
     for axes, task in zip(panels, tasks, strict=True):
         for method, colour in colours(runs).items():

@@ -15,6 +15,7 @@ import yaml
 from lit_awm.checkpoints import flatten
 
 RECIPE, LOG = "lit_awm_config.yaml", "metrics.csv"
+LENGTHS = ("horizon", "length", "agent_updates")  # ends of settings that may be the length of an episode
 OF_TASK = ("data.init_args.env", "data.init_args.env_options", "data.init_args.episode_length")
 OF_RUN = ("seed_everything", "data.init_args.seed", "trainer.logger", "ckpt_path", "resume", "config", "weights_only")
 
@@ -64,9 +65,10 @@ class Run:
         return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:8]
 
     def agrees(self, other: Run, name: str) -> bool:
-        """Tell whether a setting is the same, or for both the length of their own episodes."""
+        """Tell whether a setting is the same, or a length that for both is that of their own episodes."""
         ours, theirs = self.settings.get(name, ""), other.settings.get(name, "")
-        return ours == theirs or (ours, theirs) == (str(self.episode_length), str(other.episode_length))
+        of_episodes = str(self.episode_length), str(other.episode_length)
+        return ours == theirs or (name.endswith(LENGTHS) and (ours, theirs) == of_episodes)
 
 
 def find_runs(paths: Iterable[Path]) -> list[Run]:
@@ -82,8 +84,8 @@ def find_runs(paths: Iterable[Path]) -> list[Run]:
     for path in paths:
         if not path.is_dir():
             raise ValueError(f"runs must be folders, got {str(path)!r}.")
-        found = [read_run(recipe.parent) for recipe in sorted(path.rglob(RECIPE))]
-        found = [run for run in found if run.evaluations]
+        folders = [recipe.parent for recipe in sorted(path.rglob(RECIPE))]
+        found = [run for run in map(read_run, folders) if run is not None and run.evaluations]
         if not found:
             raise ValueError(
                 f"runs must be folders of runs, got {str(path)!r}: nothing in it has a {RECIPE} and a {LOG} with an "
@@ -99,8 +101,8 @@ def find_runs(paths: Iterable[Path]) -> list[Run]:
     return list(furthest.values())
 
 
-def read_run(folder: Path) -> Run:
-    """Return the run of a folder.
+def read_run(folder: Path) -> Run | None:
+    """Return the run of a folder, or None of one that collects nothing, such as one that learns from recordings.
 
     Raises:
         ValueError: If its recipe or its log cannot be read, or its last scores are not finite.
@@ -108,6 +110,8 @@ def read_run(folder: Path) -> Run:
     try:
         recipe = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))
         data = recipe["data"]["init_args"]
+        if "path" in data and "episode_length" not in data:  # of recordings
+            return None
         length, seed = data["episode_length"], recipe["seed_everything"]
         trees = {key: recipe[key] for key in ("trainer", "model", "data")}
         env = data["env"] + "".join(

@@ -44,7 +44,7 @@ class ResumableCSVLogger(CSVLogger):
             self._lock = None
 
     def mark(self) -> int:
-        """Write what is pending, and return the number of rows so far, for a checkpoint; 0 but in the first process."""
+        """Write what is pending, and return how many rows there are, for a checkpoint; 0 but in the first process."""
         writer = self.experiment
         return writer.mark() if isinstance(writer, _Writer) else 0
 
@@ -73,12 +73,16 @@ def _claim(folder: Path) -> IO[bytes] | None:
     file = (folder / ".lock").open("wb")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except BlockingIOError as error:
         file.close()
         raise ValueError(
             f"{folder} is being written to by another run. Wait until that has ended; or begin a run of another "
             "`trainer.logger.name`."
         ) from error
+    except OSError as error:  # as on network disks
+        file.close()
+        rank_zero_warn(f"{folder} cannot be locked ({error.strerror}): make sure that no other run writes to it.")
+        return None
     return file
 
 

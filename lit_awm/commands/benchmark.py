@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="lit-awm benchmark", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="lit-awm benchmark", description=main.__doc__, allow_abbrev=False)
     parser.add_argument("what", choices=["imagination"], help="what to measure")
     parser.add_argument("--horizons", help=f"steps to imagine (default: {HORIZONS['cpu']}, on a GPU up to 8000)")
     parser.add_argument("--families", default=",".join(FAMILIES), help="which families (default: all)")

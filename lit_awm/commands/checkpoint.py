@@ -24,11 +24,13 @@ class Run(NamedTuple):
 
 
 def load_run(path: Path) -> Run:
-    """Rebuild module and data by the recipe in a checkpoint, and load its weights; no code in it is run.
+    """Rebuild module and data by the recipe in a checkpoint, and load its weights.
+
+    The file holds no code, but names classes and systems, whose modules are imported: load only what you trust.
 
     Raises:
-        ValueError: If there is no such file, it holds no recipe, or no policy with the environment of an
-            ``ExperienceDataModule``.
+        ValueError: If there is no such file, it holds no recipe of `lit-awm fit`, or no policy with the environment of
+            an ``ExperienceDataModule``.
     """
     if not path.is_file():
         raise ValueError(f"checkpoint must be a file, got {str(path)!r}.")
@@ -36,10 +38,13 @@ def load_run(path: Path) -> Run:
         checkpoint = unpack(path)
     except DamagedFileError as error:
         raise ValueError(f"checkpoint must come from `lit-awm fit`; {error}.") from error
-    if CONFIG_KEY not in checkpoint:
-        raise ValueError(f"checkpoint must come from `lit-awm fit`, which stores its recipe; {path} has none.")
-    config = yaml.safe_load(checkpoint[CONFIG_KEY])
-    recipe = {key: config[key] for key in ("seed_everything", "model", "data")}
+    try:
+        config = yaml.safe_load(checkpoint[CONFIG_KEY])
+        recipe = {key: config[key] for key in ("seed_everything", "model", "data")}
+    except (KeyError, TypeError, IndexError, yaml.YAMLError) as error:
+        raise ValueError(
+            f"checkpoint must come from `lit-awm fit`, which stores its recipe; {path} has none."
+        ) from error
     cli = make_cli(recipe | {"trainer": {"logger": False, "accelerator": "cpu"}}, run=False)
     data, module = cli.datamodule, cli.model
     if not isinstance(data, ExperienceDataModule) or not isinstance(

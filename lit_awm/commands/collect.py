@@ -12,7 +12,7 @@ from tensordict import TensorDictBase
 from torchrl.envs import TransformedEnv
 from tqdm import tqdm
 
-from lit_awm.checks import check_writable
+from lit_awm.checks import check_count, check_writable
 from lit_awm.commands.checkpoint import load_run
 from lit_awm.commands.output import print_result
 from lit_awm.data import ExperienceDataModule
@@ -32,6 +32,7 @@ def main(arguments: list[str]) -> int:
     """Record episodes in the environment of a recipe, and write them to a file for other programs."""
     parser = argparse.ArgumentParser(
         prog="lit-awm collect",
+        allow_abbrev=False,
         description=main.__doc__,
         epilog="All further options are those of the recipe, as for `lit-awm fit`: `--config harvest`, "
         "`--data.env_options.observation_noise 0.01`. A checkpoint brings its own recipe.",
@@ -63,6 +64,11 @@ def collect(options: argparse.Namespace, recipe: list[str]) -> dict[str, object]
         raise ValueError(f"episodes must be at least 1, got {options.episodes}.")
     if options.noise < 0:
         raise ValueError(f"noise must be at least 0, got {options.noise}.")
+    if options.noise and options.policy == RANDOM:
+        raise ValueError(
+            f"noise must be 0 for random actions, got {options.noise}. Leave it out, or name a checkpoint."
+        )
+    check_count(0, seed=options.seed)
     check_format(options.out)
     if not str(options.out).startswith(MINARI):
         check_writable(options.out.parent, "out")

@@ -56,6 +56,7 @@ def main(arguments: list[str]) -> int:
     """Tell versions, devices and, for a recipe, whether it can run here, and its memory and time."""
     parser = argparse.ArgumentParser(
         prog="lit-awm doctor",
+        allow_abbrev=False,
         description=main.__doc__,
         epilog="All further options are those of the recipe, as for `lit-awm fit`: like `--config hiv_treatment`.",
     )

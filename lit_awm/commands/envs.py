@@ -12,6 +12,7 @@ def main(arguments: list[str]) -> int:
     """List the environments with their sizes and what is known about their optimum."""
     parser = argparse.ArgumentParser(
         prog="lit-awm envs",
+        allow_abbrev=False,
         description=main.__doc__,
         epilog="Tasks of other packages go by gym/NAME and dmc/DOMAIN-TASK, for example gym/Pendulum-v1.",
     )

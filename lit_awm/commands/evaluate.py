@@ -13,7 +13,7 @@ from lit_awm.data import EVALUATION_SEED, SCORES, evaluate
 
 def main(arguments: list[str]) -> int:
     """Score a checkpoint in the environment that its recipe names."""
-    parser = argparse.ArgumentParser(prog="lit-awm evaluate", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="lit-awm evaluate", description=main.__doc__, allow_abbrev=False)
     parser.add_argument("checkpoint", type=Path, help="file written by `lit-awm fit`")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args(arguments)
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
         "optimum": None if data.optimum is None else data.optimum.cost,
         "env_steps": checkpoint.get(type(data).__qualname__, {}).get("env_steps"),
         "seed": recipe["seed_everything"],
-        "training_time_s": checkpoint["callbacks"].get("Throughput", {}).get("elapsed_s"),
+        "training_time_s": checkpoint.get("callbacks", {}).get("Throughput", {}).get("elapsed_s"),
         "wall_time_s": time.perf_counter() - begin,
     }
     print_result(result, options.json)

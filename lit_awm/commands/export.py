@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> int:
 
     What is written has been compared with the models on random input before.
     """
-    parser = argparse.ArgumentParser(prog="lit-awm export", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="lit-awm export", description=main.__doc__, allow_abbrev=False)
     parser.add_argument("checkpoint", type=Path, help="checkpoint of `lit-awm fit`")
     parser.add_argument(
         "--out", type=folder_to_write, help="folder to write to (default: `export` beside the checkpoint)"

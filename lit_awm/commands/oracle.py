@@ -53,6 +53,7 @@ def main(arguments: list[str]) -> int:
     try:
         given = {key: value for key, value in options.items() if value != options_of_system[key].default}
         check_count(1, starts=search["starts"])
+        check_count(0, seed=search["seed"])
         env = make_system(name, **given)
         if lookahead is not None:
             cost = receding_horizon_cost(env, lookahead, progress=not as_json)

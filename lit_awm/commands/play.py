@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,12 +20,14 @@ from lit_awm.commands.output import print_result
 from lit_awm.data import EVALUATION_SEED
 
 FORMATS = (".gif", ".webp", ".png")
+SLOWEST = 0.01  # frames per second, that all formats can hold
 
 
 def main(arguments: list[str]) -> int:
     """Write an animation of the policy of a checkpoint."""
     parser = argparse.ArgumentParser(
         prog="lit-awm play",
+        allow_abbrev=False,
         description=f"{main.__doc__} Of a system of the testbed it shows states and controls over time, of a task of "
         "Gymnasium or the DeepMind Control Suite what that package draws, if it can on this machine.",
     )
@@ -35,7 +39,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--frames", type=int, default=100, help="at most so many, evenly over the episode (default: 100)"
     )
-    parser.add_argument("--fps", type=float, default=15.0, help="frames per second (default: 15)")
+    parser.add_argument("--fps", type=float, default=15.0, help=f"frames per second, at least {SLOWEST} (default: 15)")
     parser.add_argument(
         "--seed", type=int, default=EVALUATION_SEED, help="of the environment (default: the evaluation's)"
     )
@@ -56,9 +60,9 @@ def play(options: argparse.Namespace) -> dict[str, Any]:
         ValueError: If an option is out of its range; nothing is written then.
     """
     check_count(1, frames=options.frames)
-    if not options.fps > 0:
-        raise ValueError(f"fps must be positive, got {options.fps}.")
-    out: Path = options.out or options.checkpoint.parent.parent / "play.gif"
+    if not SLOWEST <= options.fps < math.inf:
+        raise ValueError(f"fps must be at least {SLOWEST} and finite, got {options.fps}.")
+    out: Path = options.out or Path(os.path.normpath(options.checkpoint.parent / "..")) / "play.gif"
     if out.suffix not in FORMATS:
         raise ValueError(f"out must end in one of {', '.join(FORMATS)}, got {str(out)!r}.")
     check_writable(out.parent, "out")

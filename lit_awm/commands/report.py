@@ -13,7 +13,7 @@ from lit_awm.commands.output import folder_to_write
 
 def main(arguments: list[str]) -> int:
     """Make one page of learning curves, scores and statistics about runs, with its tables and figures beside it."""
-    parser = argparse.ArgumentParser(prog="lit-awm report", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="lit-awm report", description=main.__doc__, allow_abbrev=False)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs, or folders with such folders in them")
     parser.add_argument("--out", type=folder_to_write, default="runs/report", help="folder for the page")
     parser.add_argument("--title", default="Runs", help="of the page")

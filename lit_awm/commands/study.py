@@ -33,6 +33,7 @@ from lit_awm.studies.benchmark import (
 from lit_awm.studies.executors import Executor, check_executor
 
 NAMES = [*METHODS, *REFERENCES]
+OF_JOBS = r"--(data\.(env|episode_length|num_envs|warmup_episodes|seed)|trainer\.(max_epochs|accelerator|logger.*))="
 DEFAULT = ",".join(["actions", *AGENTS, *REFERENCES])
 
 
@@ -42,7 +43,7 @@ def main(arguments: list[str]) -> int:
     Every run is a process of its own on one thread. The same command again goes on where it was interrupted. Further
     options are those of `lit-awm fit`, and hold for all runs.
     """
-    parser = argparse.ArgumentParser(prog="lit-awm study", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="lit-awm study", description=main.__doc__, allow_abbrev=False)
     parser.add_argument("what", choices=["myriad"], help="which systems to study: those of the Myriad testbed")
     parser.add_argument("--methods", default=DEFAULT, help=f"of {', '.join(NAMES)} (default: {DEFAULT})")
     parser.add_argument("--systems", default=",".join(SYSTEMS), help="which systems (default: all)")
@@ -76,8 +77,10 @@ def main(arguments: list[str]) -> int:
     for name, least in (("seeds", 1), ("jobs", 1), ("env_steps", STEPS * (WARMUP + 1))):
         if getattr(options, name) < least:
             parser.error(f"{name} must be at least {least}, got {getattr(options, name)}.")
-    if stray := [word for word in more if not word.startswith("--") or "=" not in word]:
-        parser.error(f"options of `lit-awm fit` must be written as --name=value, got {stray[0]}.")
+    if stray := [word for word in more if not re.match("--(config|trainer|model|data)[.+=]", word) or "=" not in word]:
+        parser.error(f"options of `lit-awm fit` must be written as --data.name=value and the like, got {stray[0]}.")
+    if own := [word for word in more if re.match(OF_JOBS, word.replace("init_args.", ""))]:
+        parser.error(f"options of `lit-awm fit` must not hold {own[0]}, which the study sets for every run.")
     if set(REFERENCES) & set(methods) and any(word.startswith("--data.env_options") for word in more):
         parser.error(f"methods must not hold {', '.join(REFERENCES)} with --data.env_options, which are not for them.")
     try:

@@ -41,6 +41,7 @@ def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
     """Return a parser of what commands that compare families have in common."""
     parser = argparse.ArgumentParser(
         prog=f"lit-awm {name}",
+        allow_abbrev=False,
         description=description,
         epilog="All further options are those of the recipe, as for `lit-awm fit`: for example "
         "`--config hiv_treatment` or `--data.env van_der_pol`.",
@@ -150,8 +151,9 @@ def _make_conditions(
                 "Leave it out."
             )
         return _Conditions(make_env(name, options.states, episode_length=length, **env_options), {}, None)
-    spread = SPREAD if options.initial_spread is None else options.initial_spread
-    drawn = env_options if "initial_spread" in env_options else env_options | {"initial_spread": spread}
+    drawn = {"initial_spread": SPREAD, **env_options}
+    if options.initial_spread is not None:
+        drawn["initial_spread"] = options.initial_spread
     env = make_env(name, options.states, episode_length=length, dtype=torch.float64, **drawn)
     of_system = {key: value for key, value in env_options.items() if key in describe_options(name)}
     rewards = {}

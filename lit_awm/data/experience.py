@@ -125,7 +125,7 @@ class ExperienceDataModule(LightningDataModule):
         options = {"episode_length": episode_length, **(env_options or {})}
         self.env_name, self.env_options, self._options = env, dict(env_options or {}), options
         self.env = make_env(env, num_envs, **options)
-        check_warmup(warmup_episodes, num_envs, self.round_length, capacity)
+        check_warmup(warmup_episodes, num_envs, self.round_length, capacity, episode_length if trial else 0)
         self.eval_env, self.eval_episodes = make_eval_env(env, eval_episodes, **options), eval_episodes
         self.trial_env = make_env(env, 1, **options) if trial else None
         check_collector(collector, num_collectors, num_envs)
@@ -143,7 +143,7 @@ class ExperienceDataModule(LightningDataModule):
 
     @property
     def staleness(self) -> float | None:
-        """How many policies later than the one that acted in the last round the latest is; None if always none."""
+        """Updates by which the policy that acted in the last round was behind the latest; None if it never is."""
         if self.collector is None or self.collector_kind != "multi_async":
             return None
         return self.collector.staleness

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -37,8 +38,8 @@ def read_rows(path: str, columns: Columns | None = None) -> dict[str, Tensor]:
         columns: What a field is called, or which columns make it up, where that differs from its name.
 
     Raises:
-        ValueError: If there is no such file, its format is not known, it has not what is needed, or ``columns`` are
-            given for a folder or Minari.
+        ValueError: If there is no such file, it is damaged or of an unknown format, it lacks what is needed, numbers
+            are not finite or flags not 0 or 1, or ``columns`` are given for a folder or Minari.
     """
     if columns and (path.startswith(MINARI) or Path(path).is_dir()):
         raise ValueError(f"columns must be left out for {path!r}, whose fields have names of their own.")
@@ -51,7 +52,7 @@ def read_rows(path: str, columns: Columns | None = None) -> dict[str, Tensor]:
         return _read_memmap(file)
     if file.suffix not in READERS:
         raise ValueError(f"path must end in {', '.join(READERS)}, got {path!r}.")
-    table = READERS[file.suffix](file)
+    table = _read(file)
     unknown = [name for name in columns or {} if name not in FIELDS]
     if unknown:
         raise ValueError(
@@ -64,7 +65,7 @@ def read_rows(path: str, columns: Columns | None = None) -> dict[str, Tensor]:
 def _field(table: Table, field: str, given: str | Sequence[str] | None, path: str) -> Tensor | None:
     names = [given] if isinstance(given, str) else list(given or [])
     if not names:
-        names = [field] if field in table else [name for name in table if re.fullmatch(rf"{field}_\d+", name)]
+        names = [field] if field in table else _numbered(field, table, path)
     missing = [name for name in names if name not in table]
     if missing or (not names and field in NEEDED):
         wanted = missing[0] if missing else field
@@ -75,7 +76,23 @@ def _field(table: Table, field: str, given: str | Sequence[str] | None, path: st
     if not names:
         return None
     parts = [torch.as_tensor(np.ascontiguousarray(_numbers(name, table[name], path))) for name in names]
+    if len({len(part) for part in parts}) > 1:
+        lengths = ", ".join(f"{name} {len(part)}" for name, part in zip(names, parts, strict=True))
+        raise ValueError(f"{path} must have as many rows in all columns of {field}, got {lengths}.")
     return torch.cat([part.flatten(1) if part.ndim > 1 else part.unsqueeze(-1) for part in parts], dim=-1)
+
+
+def _numbered(field: str, table: Table, path: str) -> list[str]:
+    """Return the columns of a field in the order of their numbers."""
+    names = [name for name in table if re.fullmatch(rf"{field}_\d+", name)]
+    names.sort(key=lambda name: int(name.rpartition("_")[2]))
+    numbers = [int(name.rpartition("_")[2]) for name in names]
+    if names and numbers != list(range(numbers[0], numbers[0] + len(names))):
+        raise ValueError(
+            f"{path} must number the columns of {field} without gaps, got {', '.join(names)}. Name those that make it "
+            "up in `columns`."
+        )
+    return names
 
 
 def _numbers(name: str, column: np.ndarray[Any, Any], path: str) -> np.ndarray[Any, Any]:
@@ -99,19 +116,25 @@ def _check(rows: dict[str, Tensor], path: str) -> dict[str, Tensor]:
             raise ValueError(f"{path} must have one number of {name} in a step, got {value.shape[-1]}.")
         if len(value) != count:
             raise ValueError(f"{path} must have as many rows of {name} as of observation, {count}, got {len(value)}.")
-        if name in (*NEEDED, "next_observation"):
-            bad = (~value.double().isfinite()).any(-1).nonzero()
-            if len(bad):
-                raise ValueError(
-                    f"{path} must hold finite numbers, got {name} {value[bad[0, 0]].tolist()} in row {bad[0, 0]}."
-                )
-            rows[name] = value.float()
+        rows[name] = value.float() if name in (*NEEDED, "next_observation") else value
+        _reject(~rows[name].isfinite(), "finite numbers, in single precision", name, value, path)
+    if "next_observation" in rows and rows["next_observation"].shape != rows["observation"].shape:
+        sizes = rows["observation"].shape[-1], rows["next_observation"].shape[-1]
+        raise ValueError(f"{path} must have next_observation as wide as observation, {sizes[0]}, got {sizes[1]}.")
     for name in ("terminated", "truncated"):
         if name in rows:
+            _reject((rows[name] != 0) & (rows[name] != 1), "0 or 1", name, rows[name], path)
             rows[name] = rows[name].bool()
     if "episode" in rows:
         rows["episode"] = rows["episode"].flatten()
     return rows
+
+
+def _reject(is_bad: Tensor, rule: str, name: str, value: Tensor, path: str) -> None:
+    """Reject a recording with a row ``(N, D)`` that is bad."""
+    bad = is_bad.any(-1).nonzero()
+    if len(bad):
+        raise ValueError(f"{path} must hold {rule}, got {name} {value[bad[0, 0]].tolist()} in row {bad[0, 0]}.")
 
 
 def to_trajectories(rows: dict[str, Tensor]) -> TensorDict:
@@ -120,6 +143,9 @@ def to_trajectories(rows: dict[str, Tensor]) -> TensorDict:
     An episode ends where the number in ``episode`` changes, or after a step that is ``terminated`` or ``truncated``.
     Where no ``next_observation`` is recorded the next row has it, and the last step of an episode, after which nobody
     knows what followed, is left out.
+
+    Raises:
+        ValueError: If it is not known of any step what followed.
     """
     count = len(rows["observation"])
     ends = torch.zeros(count, dtype=torch.bool)
@@ -193,9 +219,21 @@ def write_rows(path: Path, steps: TensorDictBase, env: str = "") -> None:
 # -- Formats ----------------------------------------------------------------------------------------------------------
 
 
+def _read(file: Path) -> Table:
+    try:
+        return READERS[file.suffix](file)
+    except DAMAGES as error:
+        raise ValueError(f"path must be a {file.suffix} file that can be read, got {str(file)!r}: {error}.") from error
+
+
 def _read_npz(file: Path) -> Table:
+    with zipfile.ZipFile(file):  # NumPy takes other files as well
+        pass
     with np.load(file, allow_pickle=False) as archive:
-        return dict(archive)
+        try:
+            return dict(archive)
+        except ValueError as error:  # of objects, which are no numbers
+            raise OSError(error) from error
 
 
 def _read_hdf5(file: Path) -> Table:
@@ -205,19 +243,28 @@ def _read_hdf5(file: Path) -> Table:
 
 
 def _read_csv(file: Path) -> Table:
-    with file.open(newline="") as stream:
+    lines = []
+    with file.open(newline="", encoding="utf-8-sig") as stream:  # spreadsheets begin with a byte-order mark
         reader = csv.reader(stream)
-        names = next(reader, [])
-        lines = [line for line in reader if line]
-    for number, line in enumerate(lines, start=2):
-        if len(line) != len(names):
-            raise ValueError(f"{file} must have {len(names)} entries in every line, got {len(line)} in line {number}.")
+        names = [name.strip() for name in next(reader, [])]
+        for line in filter(None, reader):
+            if len(line) != len(names):
+                raise ValueError(
+                    f"{file} must have {len(names)} entries in every line, got {len(line)} in line {reader.line_num}."
+                )
+            lines.append(line)
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"{file} must have a name of its own for every column, got {repeated[0]!r} more than once.")
     columns = zip(*lines, strict=True) if lines else [()] * len(names)
-    return {name.strip(): np.array(column, dtype=str) for name, column in zip(names, columns, strict=True)}
+    return {name: np.array(column, dtype=str) for name, column in zip(names, columns, strict=True)}
 
 
 def _read_parquet(file: Path) -> Table:
-    table = _import("pyarrow.parquet", "read Parquet").read_table(file)
+    parquet = _import("pyarrow.parquet", "read Parquet")
+    try:
+        table = parquet.read_table(file)
+    except ValueError as error:  # a subclass, which does not name the file
+        raise OSError(error) from error
     return {name: np.asarray(table[name].to_pylist()) for name in table.column_names}
 
 
@@ -280,6 +327,7 @@ def _import(name: str, purpose: str) -> Any:
         raise ValueError(f"to {purpose} needs {name.partition('.')[0]}: pip install 'lit-awm[offline]'.") from error
 
 
+DAMAGES = (OSError, EOFError, UnicodeDecodeError, csv.Error, zipfile.BadZipFile)  # as readers tell of them
 PACKAGES = {".h5": "h5py", ".hdf5": "h5py", ".parquet": "pyarrow.parquet"}
 READERS: dict[str, Callable[[Path], Table]] = {
     ".npz": _read_npz,

@@ -15,15 +15,25 @@ Table = Mapping[str, np.ndarray[Any, Any]]
 
 
 def read_minari(name: str) -> dict[str, Tensor]:
-    """Return the steps of a dataset, which is fetched if it is not there, by field, ``(N, D)`` each."""
+    """Return the steps of a dataset, which is fetched if it is not there, by field, ``(N, D)`` each.
+
+    Raises:
+        ValueError: If Minari is not there, observations or actions are no vectors, or there are no episodes.
+    """
     minari = _import_minari()
     parts: dict[str, list[Tensor]] = {}
     for number, episode in enumerate(minari.load_dataset(name, download=True).iterate_episodes()):
-        observations, length = torch.as_tensor(np.asarray(episode.observations)), len(episode.actions)
+        for field in ("observations", "actions"):
+            if not isinstance(value := getattr(episode, field), np.ndarray):
+                raise ValueError(
+                    f"path must name a dataset whose {field} are vectors, got {MINARI + name!r}, in which they are of "
+                    f"type {type(value).__name__}."
+                )
+        observations, length = torch.as_tensor(episode.observations), len(episode.actions)
         fields: dict[str, Any] = {
             "observation": observations[:-1],
             "next_observation": observations[1:],
-            "action": torch.as_tensor(np.asarray(episode.actions)),
+            "action": torch.as_tensor(episode.actions),
             "reward": torch.as_tensor(np.asarray(episode.rewards)),
             "terminated": torch.as_tensor(np.asarray(episode.terminations)),
             "truncated": torch.as_tensor(np.asarray(episode.truncations)),
@@ -31,6 +41,8 @@ def read_minari(name: str) -> dict[str, Tensor]:
         }
         for field, value in fields.items():
             parts.setdefault(field, []).append(value.reshape(length, -1))
+    if not parts:
+        raise ValueError(f"path must name a dataset with episodes, got {MINARI + name!r}, which has none.")
     return {field: torch.cat(values) for field, values in parts.items()}
 
 

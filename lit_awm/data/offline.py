@@ -89,6 +89,13 @@ class TrajectoryDataModule(LightningDataModule):
             raise ValueError(f"imagine_from must be one of {', '.join(get_args(ImagineFrom))}, got {imagine_from!r}.")
         self.slice_length, self.imagine_from, self.turns = slice_length, imagine_from, turns
         self.world_model_batch_size, self.policy_batch_size = world_model_batch_size, policy_batch_size
+        if env is None and (env_options or eval_episodes != 1):
+            raise ValueError(
+                f"env must be given with env_options or eval_episodes, got {env_options} and {eval_episodes} without: "
+                "policies are evaluated in it. Name the environment, or leave them out."
+            )
+        if "num_envs" in (env_options or {}):
+            raise ValueError("env_options must not hold num_envs. Give the number of episodes as eval_episodes.")
         steps = to_trajectories(read_rows(path, columns))
         _scale_actions(steps, action_range)
         self.training, self.held_out = _split(steps, slice_length, validation_share, seed)
@@ -238,10 +245,15 @@ def _scale_actions(steps: TensorDict, action_range: Sequence[Sequence[float]] | 
     """Scale actions to [-1, 1], in place."""
     actions = steps["action"]
     if action_range is not None:
-        bounds = torch.tensor(action_range)
-        if bounds.shape != (actions.shape[-1], 2) or not (bounds[:, 0] < bounds[:, 1]).all():
+        try:
+            bounds = torch.tensor(action_range, dtype=actions.dtype)
+            fits = bounds.shape == (actions.shape[-1], 2) and bool((bounds[:, 0] < bounds[:, 1]).all())
+        except (TypeError, ValueError):
+            fits = False
+        if not fits or not bounds.isfinite().all():
             raise ValueError(
-                f"action_range must hold [low, high] for each of {actions.shape[-1]} components, got {action_range}."
+                f"action_range must hold finite [low, high] for each of {actions.shape[-1]} components, got "
+                f"{action_range}."
             )
         actions = 2 * (actions - bounds[:, 0]) / (bounds[:, 1] - bounds[:, 0]) - 1
     least, most = actions.amin(0), actions.amax(0)

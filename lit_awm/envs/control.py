@@ -17,9 +17,16 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Composite, Unbounded
 from torchrl.envs import EnvBase
 
-from lit_awm.checks import check_count, check_positive
+from lit_awm.checks import check_count, check_number, check_positive
 
 DIVERGED = 1e3  # a state this many times beyond its scale has diverged
+
+
+def _floating_type(dtype: torch.dtype | str) -> torch.dtype:
+    found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
+    if not (isinstance(found, torch.dtype) and found.is_floating_point):
+        raise ValueError(f"dtype must be a floating type, such as float32 or float64, got {dtype!r}.")
+    return found
 
 
 class ControlEnv(EnvBase):
@@ -48,7 +55,7 @@ class ControlEnv(EnvBase):
         exit_cost: Cost, finite, of a step that leaves the domain. So that leaving does not pay, it has to be more than
             staying inside can cost.
         device: Where all tensors live.
-        dtype: Floating type of states, actions and rewards.
+        dtype: Floating type of states, actions and rewards, or its name, as ``float64``.
 
     Raises:
         ValueError: If ``num_envs`` or ``episode_length`` is no whole number from 1 on, ``duration`` or ``dt`` is not
@@ -82,14 +89,16 @@ class ControlEnv(EnvBase):
         initial_spread: float = 0.0,
         exit_cost: float = 1e4,
         device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | str = torch.float32,
     ) -> None:
         check_count(num_envs=num_envs, episode_length=episode_length)
         check_positive(duration=duration, **({} if dt is None else {"dt": dt}))
+        check_number(initial_spread=initial_spread, exit_cost=exit_cost)
         if not 0 <= initial_spread < 1:
             raise ValueError(f"initial_spread must be at least 0 and below 1, got {initial_spread}.")
         if not math.isfinite(exit_cost):
             raise ValueError(f"exit_cost must be finite, got {exit_cost}.")
+        dtype = _floating_type(dtype)
         super().__init__(device=device, batch_size=[num_envs])
         everywhere = [(-math.inf, math.inf)] * len(self.state_names)
         self._add_constant("initial_state", initial_state)

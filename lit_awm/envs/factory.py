@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, get_type_hints
 import docstring_parser
 from torchrl.envs import ActionScaling, CatTensors, InitTracker, TransformedEnv
 
-from lit_awm.checks import check_count, did_you_mean
+from lit_awm.checks import check_count, check_number, did_you_mean
 from lit_awm.envs import myriad
 from lit_awm.envs.control import ControlEnv
 from lit_awm.envs.credit_assignment import CreditAssignment
@@ -56,7 +56,7 @@ def _import_system(path: str) -> type[ControlEnv]:
     module, _, name = path.rpartition(".")
     try:
         return _check_system(path, getattr(import_module(module), name))
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"env must name a system, or a class that can be imported, got {path!r}: {error}.") from error
 
 
@@ -88,7 +88,7 @@ def describe_options(name: str) -> dict[str, Option]:
         for option, parameter in inspect.signature(made_by.__init__).parameters.items():
             if parameter.default is not inspect.Parameter.empty and option not in GIVEN_BY_SYSTEMS:
                 description = described.get(option) or options.get(option, Option(None, None, "")).description
-                options[option] = Option(types[option], parameter.default, description)
+                options[option] = Option(types.get(option, Any), parameter.default, description)
     return {option: described for option, described in options.items() if option not in system.fixed_options}
 
 
@@ -161,11 +161,13 @@ def make_system(name: str, num_envs: int = 1, **options: Any) -> ControlEnv:
         ValueError: If the system or one of the options is unknown or out of its domain, or options exclude each other.
     """
     system, known = find_system(name), describe_options(name)
-    for option in options:
+    for option, value in options.items():
         if option not in known:
             names = sorted({*known, *WHAT_IS_SEEN})
             hint = did_you_mean(option, names)
             raise ValueError(f"{name} has no option {option!r}.{hint} It has: {', '.join(names)}.")
+        if isinstance(known[option].default, float):
+            check_number(**{option: value})
     if options.get("dt") is not None and "duration" in options:
         raise ValueError(f"dt and duration exclude each other, got {options['dt']} and {options['duration']}.")
     return system(num_envs=num_envs, **options)

@@ -47,6 +47,7 @@ def fit_world_model(
             "--data.num_envs=32",
             f"--data.warmup_episodes={episodes}",
             f"--data.capacity={episodes * length}",
+            "--data.trial=false",
             "--data.mean_hold=1",
             f"--data.world_model_updates={max(updates, 1)}",
             *options_of(family, length),

@@ -37,11 +37,11 @@ class Verdict:
 
 
 def is_better(ours: Sequence[float], theirs: Sequence[float]) -> bool:
-    """Tell whether our costs, none of them negative, are below theirs by a tenth or more for most of the seeds.
+    """Tell whether our costs are below theirs by a tenth or more for most of the seeds.
 
     Args:
-        ours: One for each seed.
+        ours: One for each seed; those below 0, as rounding makes of a regret, count as 0.
         theirs: Those of the same seeds.
     """
-    wins = [our < (1 - MARGIN) * their for our, their in zip(ours, theirs, strict=True)]
+    wins = [max(our, 0) < (1 - MARGIN) * max(their, 0) for our, their in zip(ours, theirs, strict=True)]
     return sum(wins) > len(wins) / 2

@@ -7,6 +7,7 @@ from lit_awm.analysis import solve
 from lit_awm.analysis.grid import _interpolate, plan_on_grid
 from lit_awm.analysis.shooting import Shooting
 from lit_awm.envs import load_optimum
+from lit_awm.envs.credit_assignment import CreditAssignment
 from lit_awm.envs.myriad import BearPopulations, Harvest, TimberHarvest
 
 
@@ -19,6 +20,13 @@ def test_a_plan_on_a_grid_is_almost_optimal(system: type, high: float) -> None:
     cost = Shooting(env).costs(plan.unsqueeze(0)).item()
     assert cost == pytest.approx(optimum.cost, rel=2e-3)
     assert cost >= optimum.cost - 1e-9 * abs(optimum.cost)
+
+
+def test_a_plan_knows_that_dynamics_depend_on_time() -> None:
+    env = CreditAssignment(noise=0.0, episode_length=20)
+    plan = plan_on_grid(env, torch.tensor([-1.0]), torch.tensor([1.0]))
+    cost = Shooting(env).costs(plan.unsqueeze(0)).item()
+    assert cost == pytest.approx(0, abs=1e-3)
 
 
 def test_interpolation_is_exact_for_a_bilinear_function() -> None:

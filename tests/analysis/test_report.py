@@ -78,6 +78,23 @@ def test_a_number_that_happens_to_be_the_length_makes_no_other_method(tmp_path: 
     assert differences(runs) == {}
 
 
+def test_a_number_that_differs_as_the_lengths_do_makes_another_method_unless_it_is_one(tmp_path: Path) -> None:
+    for length in (50, 100):
+        sizes = {"batch_size": length, "max_horizon": length}
+        model = {"class_path": "lit_awm.modules.SACModule", "init_args": sizes}
+        write_run(tmp_path, model, "harvest", 0, [0.1], length)
+    assert set(differences(find_runs([tmp_path]))) == {"model.init_args.batch_size"}
+
+
+def test_a_run_that_learns_from_recordings_spoils_no_report(root: Path) -> None:
+    before = len(find_runs([root]))
+    recordings = root / "recordings"
+    recordings.mkdir()
+    recipe = {"seed_everything": 0, "model": SAC, "data": {"class_path": "d", "init_args": {"path": "log.csv"}}}
+    (recordings / "lit_awm_config.yaml").write_text(yaml.safe_dump(recipe | {"trainer": {}}))
+    assert len(find_runs([root])) == before
+
+
 def test_of_a_run_that_was_begun_anew_the_furthest_counts(root: Path) -> None:
     def told() -> list[tuple[str, str, int, float]]:
         return sorted((run.method, run.task, run.seed, run.last["regret"]) for run in find_runs([root]))
@@ -174,6 +191,10 @@ def test_tasks_without_an_optimum_are_scored_by_cost(tmp_path: Path) -> None:
     log.write_text(log.read_text().replace(",eval/regret,eval/gap", ",a,b"))
     page = write_report(find_runs([tmp_path]), tmp_path / "report", "x", "y").read_text()
     assert "No optimum is known" in page
+    write_run(tmp_path, SAC, "harvest", 0, [0.5])
+    page = write_report(find_runs([tmp_path]), tmp_path / "both", "x", "y").read_text()
+    assert "No optimum is known" in page
+    assert (tmp_path / "both" / "learning_curves_cost.svg").is_file()
 
 
 def test_folders_without_runs_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

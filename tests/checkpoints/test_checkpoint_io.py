@@ -23,12 +23,20 @@ DAMAGES: dict[str, Damage] = {
     "cut short": lambda content: content[: len(content) // 2],
     "without its end": lambda content: content[:-1],
     "a bit flipped": lambda content: _flip(content, content.index(b"weights!") + 3),
+    "a weight marked as a folder": lambda content: _mark(content, 38, 0x10),
+    "a weight marked as encrypted": lambda content: _mark(content, 8, 0x01),
     "text": lambda content: b"weights",
 }
 
 
 def _flip(content: bytes, position: int) -> bytes:
     return content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :]
+
+
+def _mark(content: bytes, offset: int, bit: int) -> bytes:
+    """Set a bit of what the list at the end of the archive says of the last file with weights."""
+    begin = content.rindex(b"PK\x01\x02", 0, content.rindex(b"/data/"))
+    return content[: begin + offset] + bytes([content[begin + offset] | bit]) + content[begin + offset + 1 :]
 
 
 def checkpoint(number: int, segments: int = 0) -> dict[str, Any]:

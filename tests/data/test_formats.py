@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -123,7 +124,30 @@ def test_without_next_observations_the_last_step_of_an_episode_is_left_out(tmp_p
         (
             "observation,action,reward\n1,2,3\nnan,2,3\n",
             {},
-            r"must hold finite numbers, got observation \[nan\] in row 1",
+            r"must hold finite numbers, in single precision, got observation \[nan\] in row 1",
+        ),
+        (
+            "observation,action,reward\n1e39,2,3\n",
+            {},
+            r"must hold finite numbers, .* got observation \[1e\+39\] in row 0",
+        ),
+        ("observation,action,reward,episode\n1,2,3,nan\n", {}, r"must hold finite numbers, .* got episode \[nan\]"),
+        ("observation,action,reward,terminated\n1,2,3,7\n", {}, r"must hold 0 or 1, got terminated \[7.0\] in row 0"),
+        (
+            "observation,action,reward,reward\n1,2,3,4\n",
+            {},
+            "must have a name of its own for every column, got 'reward'",
+        ),
+        ("observation,action,reward\n1,2,3\n\n1,2\n", {}, "got 2 in line 4"),
+        (
+            "observation_0,observation_2,action,reward\n1,2,3,4\n",
+            {},
+            "must number the columns of observation without gaps, got observation_0, observation_2",
+        ),
+        (
+            "observation_0,observation_1,action,reward,next_observation\n1,2,3,4,5\n",
+            {},
+            "must have next_observation as wide as observation, 2, got 1",
         ),
     ],
 )
@@ -134,6 +158,52 @@ def test_a_recording_that_cannot_be_understood_is_refused(
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         read_rows(str(path), columns)
+
+
+def test_columns_are_taken_by_their_numbers_and_a_byte_order_mark_is_none_of_a_name(tmp_path: Path) -> None:
+    numbers = [11, *range(11)]
+    path = tmp_path / "log.csv"
+    names = [f"observation_{number}" for number in numbers]
+    text = f"{','.join(names)},action,reward\n{','.join(map(str, numbers))},0,0\n"
+    path.write_text(text, encoding="utf-8-sig")
+    assert read_rows(str(path))["observation"].tolist() == [list(range(12))]
+
+
+@pytest.mark.parametrize("ending", READERS)
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00\x93", b"PK\x03\x04 half of an archive"])
+def test_a_damaged_file_is_named(ending: str, content: bytes, tmp_path: Path) -> None:
+    if ending in PACKAGES:
+        pytest.importorskip(PACKAGES[ending])
+    path = tmp_path / f"steps{ending}"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"steps{ending}"):
+        read_rows(str(path))
+
+
+def test_arrays_of_another_format_or_of_objects_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    (tmp_path / "array.npy").rename(tmp_path / "array.npz")
+    np.savez(tmp_path / "objects.npz", observation=np.array([{}]))
+    for name in ("array.npz", "objects.npz"):
+        with pytest.raises(ValueError, match=f"path must be a .npz file that can be read, got .*{name}"):
+            read_rows(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("episodes", "message"),
+    [
+        ([SimpleNamespace(observations={"goal": 1}, actions=np.zeros((1, 1)))], "whose observations are vectors"),
+        ([SimpleNamespace(observations=np.zeros((2, 1)), actions=({},))], "whose actions are vectors"),
+        ([], "with episodes"),
+    ],
+)
+def test_a_dataset_of_minari_that_cannot_be_learned_from_is_refused(
+    episodes: list[Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    minari = pytest.importorskip("minari")
+    monkeypatch.setattr(minari, "load_dataset", lambda *_, **__: SimpleNamespace(iterate_episodes=lambda: episodes))
+    with pytest.raises(ValueError, match=f"path must name a dataset {message}.*minari:some/set-v0"):
+        read_rows("minari:some/set-v0")
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

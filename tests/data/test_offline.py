@@ -147,8 +147,23 @@ def test_actions_are_scaled_to_those_of_a_policy(tmp_path: Path) -> None:
         make_data(path)
     data = make_data(path, action_range=[[-20.0, 20.0]])
     assert torch.cat(data.training)["action"].abs().max() <= 1
-    with pytest.raises(ValueError, match=r"action_range must hold \[low, high\] for each of 1 components"):
-        make_data(path, action_range=[[-20.0, 20.0], [0.0, 1.0]])
+
+
+@pytest.mark.parametrize(
+    "action_range",
+    [
+        [[-20.0, 20.0], [0.0, 1.0]],
+        [[20.0, -20.0]],
+        [[-float("inf"), float("inf")]],
+        [[0.0, float("inf")]],
+        [[2.0]],
+        "ab",
+    ],
+)
+def test_a_range_of_actions_must_be_finite_for_each_component(tmp_path: Path, action_range: Any) -> None:
+    path = record(tmp_path / "steps.npz", scale=20.0)
+    with pytest.raises(ValueError, match=r"action_range must hold finite \[low, high\] for each of 1 components"):
+        make_data(path, action_range=action_range)
 
 
 @pytest.mark.parametrize(
@@ -159,6 +174,9 @@ def test_actions_are_scaled_to_those_of_a_policy(tmp_path: Path) -> None:
         ({"imagine_from": "end"}, "imagine_from must be one of start, anywhere, got 'end'"),
         ({"env": "cancer_treatment"}, "env must observe 1 numbers and take 1, as were recorded, got 2 and 1"),
         ({"policy_updates": 0}, "policy_updates must be at least 1, got 0"),
+        ({"eval_episodes": 3}, "env must be given with env_options or eval_episodes, got None and 3 without"),
+        ({"env_options": {"dt": 1}}, "env must be given with env_options or eval_episodes, got {'dt': 1} and 1"),
+        ({"env": "cancer_treatment", "env_options": {"num_envs": 1}}, "env_options must not hold num_envs"),
     ],
 )
 def test_what_does_not_fit_is_refused(options: dict[str, Any], message: str, path: str) -> None:

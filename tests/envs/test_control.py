@@ -205,7 +205,7 @@ def test_a_state_or_a_control_of_the_wrong_size_is_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("bioreactor", {"x_0": (0.5, 0.1)}, "x_0 must give one number for each of bacteria concentration, got"),
+        ("bioreactor", {"x_0": (0.5, 0.1)}, r"x_0 must be a number, got \(0.5, 0.1\)"),
         ("van_der_pol", {"x_0": 1.0}, "x_0 must give one number for each of x_0, x_1, got 1.0"),
         ("van_der_pol", {"x_T": [0.0]}, r"x_T must give one number for each of x_0, x_1, got \[0.0\]"),
         ("seir", {"x_0": [1000.0, 100.0, 50.0]}, "x_0 must give susceptible, exposed, infected and recovered, got"),

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from lit_awm.envs import make_env
+from lit_awm.envs import make_env, myriad
+from lit_awm.envs.factory import describe_options
 
 
 def test_actions_are_scaled_to_the_control_bounds() -> None:
@@ -61,3 +62,20 @@ def test_an_unknown_system_is_refused_with_the_nearest_and_all_names() -> None:
 def test_an_unknown_option_is_refused_with_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"no option 'episode_lenght'. Did you mean 'episode_length'\?"):
         make_env("cancer_treatment", episode_lenght=10)
+
+
+class WithoutAnnotations(myriad.Harvest):
+    """A system whose author annotates nothing.
+
+    Args:
+        catch: What is caught at most.
+    """
+
+    def __init__(self, catch=0.5, **options):  # type: ignore[no-untyped-def]
+        super().__init__(M=catch, **options)
+
+
+def test_a_system_needs_no_annotations() -> None:
+    assert describe_options(f"{__name__}.WithoutAnnotations")["catch"].default == 0.5
+    env = make_env(f"{__name__}.WithoutAnnotations", dtype="float64", catch=0.3)
+    assert env.reset()["observation"].dtype == torch.float64

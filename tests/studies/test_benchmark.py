@@ -176,7 +176,12 @@ def test_a_table_has_the_median_over_seeds_with_the_range() -> None:
         (["--lengths", "10,x"], "lengths must be whole numbers from 1 on, with commas between them, got '10,x'"),
         (["--seeds", "0"], "seeds must be at least 1, got 0"),
         (["--env-steps", "100"], "env_steps must be at least 1300, got 100"),
-        (["--data.num_envs", "3"], "must be written as --name=value, got --data.num_envs"),
+        (["--data.capacity", "300"], "must be written as --data.name=value and the like, got --data.capacity"),
+        (["--seed=3"], "must be written as --data.name=value and the like, got --seed=3"),
+        (["--seed_everything=3"], "must be written as --data.name=value and the like, got --seed_everything=3"),
+        (["--data.env=tumour"], "must not hold --data.env=tumour, which the study sets for every run"),
+        (["--data.init_args.num_envs=3"], "must not hold --data.init_args.num_envs=3"),
+        (["--trainer.max_epochs=3"], "must not hold --trainer.max_epochs=3"),
     ],
 )
 def test_mistakes_are_named_before_the_first_run(

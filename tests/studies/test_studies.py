@@ -155,6 +155,7 @@ def test_better_is_by_a_tenth_for_most_seeds() -> None:
     assert is_better([0.8, 0.8, 2.0], [1.0, 1.0, 1.0])
     assert not is_better([0.8, 2.0], [1.0, 1.0])
     assert not is_better([0.95, 0.95, 0.95], [1.0, 1.0, 1.0])
+    assert not is_better([-1e-6], [-1e-6])
 
 
 # -- horizon, detachment ----------------------------------------------------------------------------------------------
