@@ -1,4 +1,8 @@
-"""Callbacks: all but those that set the horizon only observe, and never change what is learned."""
+"""Callbacks.
+
+Those that set the horizon change what is learned, and so does `GradientGuard` where it does more than stop; all others
+only observe.
+"""
 
 from lit_awm.callbacks.adaptive_horizon import AdaptiveHorizon
 from lit_awm.callbacks.gradient_fidelity import GradientFidelity

@@ -6,15 +6,16 @@ import math
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from lit_awm.analysis import measure_gradients
+from lit_awm.callbacks.horizon import HorizonCallback
 from lit_awm.callbacks.policy_module import policy_module
 from lit_awm.checks import check_count, check_positive
 from lit_awm.distributed import gather_objects
 
 
-class AdaptiveHorizon(Callback):
+class AdaptiveHorizon(HorizonCallback):
     """Adapt the ``imagination_horizon`` to the signal-to-noise ratio of the policy gradient.
 
     Before an update, every ``every`` updates of the policy, the gradients of the batch's trajectories are measured one
@@ -41,25 +42,18 @@ class AdaptiveHorizon(Callback):
     def __init__(
         self, start: int, threshold: float = 1.0, growth: float = 1.25, explosion: float = 10.0, every: int = 50
     ) -> None:
-        check_count(start=start, every=every)
+        super().__init__(start)
+        check_count(every=every)
         check_positive(threshold=threshold)
         for name, value in (("growth", growth), ("explosion", explosion)):
             if not 1 < value < math.inf:
                 raise ValueError(f"{name} must be above 1 and finite, got {value}.")
-        self.start, self.threshold, self.growth = start, threshold, growth
+        self.threshold, self.growth = threshold, growth
         self.explosion, self.every = explosion, every
         self.horizon = start
-        self.full: int | None = None
+        self._measured: int | None = None  # number of the last update before which there was a measurement
         self._last_norm: float | None = None
         self._signal_to_noise: float | None = None
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        module = policy_module(pl_module, type(self).__name__)
-        self.full = module.imagination_horizon if self.full is None else self.full
-        if self.start > self.full:
-            raise ValueError(
-                f"start must not exceed the policy module's imagination_horizon {self.full}, got {self.start}."
-            )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         module = policy_module(pl_module, type(self).__name__)
@@ -69,10 +63,11 @@ class AdaptiveHorizon(Callback):
         is_for_policy = ("phase" not in batch.keys()) or batch["phase"] == "policy"
         if not is_for_policy:
             return
-        if int(module.updates) % self.every == 0:
-            initial = batch["observation"]
+        update = int(module.updates)
+        if update % self.every == 0 and update != self._measured:
+            self._measured, initial = update, batch["observation"]
             with torch.random.fork_rng():
-                torch.manual_seed(int(module.updates))
+                torch.manual_seed(update)
                 measured = measure_gradients(
                     module.world_model,
                     module.policy,
@@ -88,7 +83,7 @@ class AdaptiveHorizon(Callback):
             pl_module.log("policy/horizon_snr", self._signal_to_noise, batch_size=1)
         pl_module.log("policy/imagination_horizon", float(module.imagination_horizon), batch_size=1)
 
-    def adapt(self, norm: float, ratio: float) -> int:
+    def adapt(self, norm: float, ratio: float | None) -> int:
         """Return the next horizon, and remember it, after a measurement of the gradient's norm and signal-to-noise."""
         assert self.full is not None
         limit = math.inf if self._last_norm is None else self.explosion * self._last_norm
@@ -100,15 +95,12 @@ class AdaptiveHorizon(Callback):
             self._last_norm = norm
         return self.horizon
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert self.full is not None
-        policy_module(pl_module, type(self).__name__).imagination_horizon = self.full
-
     def state_dict(self) -> dict[str, Any]:
         """Return the horizon and what was measured last."""
-        return {"horizon": self.horizon, "last_norm": self._last_norm, "signal_to_noise": self._signal_to_noise}
+        measured = {"measured": self._measured, "last_norm": self._last_norm, "signal_to_noise": self._signal_to_noise}
+        return {"horizon": self.horizon, **measured}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the horizon of ``state_dict``."""
         self.horizon, self._last_norm = state_dict["horizon"], state_dict["last_norm"]
-        self._signal_to_noise = state_dict["signal_to_noise"]
+        self._signal_to_noise, self._measured = state_dict["signal_to_noise"], state_dict.get("measured")

@@ -44,7 +44,8 @@ class GradientFidelity(Callback):
                 "GradientFidelity needs an ExperienceDataModule whose environment is a system of the testbed, observed "
                 f"with a clock and without noise or distractors, got {type(data).__name__}. Leave the callback out."
             )
-        reward_fn = policy_module(pl_module, type(self).__name__).world_model.reward_fn
+        model = policy_module(pl_module, type(self).__name__).world_model
+        reward_fn = model.reward_fn if model.knows_reward else None  # a learned one is not the simulator's
         self._simulator = SimulatorWorldModel(data.state_dim, data.action_dim, data.known_step_fn, reward_fn=reward_fn)
         self._initial = data.draw_initial_states(self.states)
 

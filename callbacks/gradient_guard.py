@@ -35,7 +35,8 @@ class GradientGuard(Callback):
     ``window`` norms in a row, the largest that there has been. (Not that of the last ones alone: what has converged has
     norms near zero, of which an ordinary one is many thousand times as large.) The message tells phase, update,
     imagination horizon, the first layer that is concerned, and at which imagined steps the gradients of the actions are
-    not finite, or the step at which they are largest. How many there have been is logged as ``PHASE/bad_gradients``.
+    not finite, or the step at which they are largest. How many there have been is logged as ``PHASE/bad_gradients``. In
+    ``16-mixed`` gradients that are not finite are left to the scaler of the loss as long as that can lower its scale.
 
     Args:
         reaction: What to do: ``"stop"`` raises an error (the last checkpoint stays), ``"skip"`` leaves the update out,
@@ -78,6 +79,9 @@ class GradientGuard(Callback):
         if self._full is not None:
             policy_module(pl_module, type(self).__name__).imagination_horizon = self._full
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.on_fit_end(trainer, pl_module)
+
     def _shrink(self, policy: PolicyModule, horizon: int) -> None:
         self._full = policy.imagination_horizon if self._full is None else self._full
         self.horizon = policy.imagination_horizon = min(horizon, self._full)
@@ -92,6 +96,8 @@ class GradientGuard(Callback):
         if math.isinf(norm):  # the square of a norm may be too large for its type where the norm is not
             gradients = [parameter.grad.double() for parameter in parameters if parameter.grad is not None]
             norm = torch.nn.utils.get_total_norm(gradients).item()
+        if not math.isfinite(norm) and _is_scaled(trainer):
+            return  # the update is left out, and repeated with a lower scale of the loss
         norms = self.norms.setdefault(phase, deque(maxlen=self.window))
         if len(norms) == self.window:
             self.usual[phase] = max(statistics.median(norms), self.usual.get(phase, 0.0))
@@ -151,6 +157,12 @@ class GradientGuard(Callback):
         self.counts, self.horizon = dict(state_dict["counts"]), state_dict["horizon"]
 
 
+def _is_scaled(trainer: Trainer) -> bool:
+    """Tell whether losses are scaled up, as in ``16-mixed``, and the scale can still fall."""
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    return scaler is not None and scaler.is_enabled() and scaler.get_scale() > 1
+
+
 def _describe(
     trainer: Trainer,
     pl_module: LightningModule,
@@ -169,8 +181,10 @@ def _describe(
         kind = "is not finite"
         where = f"first in {next((name for name, gradient in given if not gradient.isfinite().all()), 'their sum')}"
     counter = {"policy": "policy_updates", "world_model": "model_updates"}.get(phase, "")
-    update = int(getattr(pl_module, counter, trainer.global_step)) + 1
-    words = [f"the gradient of phase {phase} {kind} in update {update} (step {trainer.global_step})", where]
+    when = f"at step {trainer.global_step}"
+    if hasattr(pl_module, counter):
+        when = f"in update {int(getattr(pl_module, counter)) + 1} (step {trainer.global_step})"
+    words = [f"the gradient of phase {phase} {kind} {when}", where]
     if phase == "policy":
         words.append(_positions(policy_module(pl_module, "GradientGuard")))
     return "; ".join(words) + "."

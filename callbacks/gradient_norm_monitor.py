@@ -16,21 +16,22 @@ from lit_awm.modules.optimization import gradient_norm, is_written
 
 
 class GradientNormMonitor(Callback):
-    """Log ``world_model/grad_norm`` and ``policy/grad_norm``: Euclidean norms, before any clipping by the module.
+    """Log ``PHASE/grad_norm``, such as ``policy/grad_norm``: Euclidean norms, before any clipping by the module.
 
     For a module with several optimizers (``AlternatingModule``) the name is that of the phase whose optimizer is about
     to step, and norms are logged in the batches in which the trainer writes them and the last of an epoch.
 
     Args:
         layers: Whether to log the norm of each group of layers too, as ``PHASE/grad_norm/GROUP``; a group is a direct
-            child of the world model or the policy, for example ``policy/grad_norm/network``, or the bootstrap.
+            child of the world model, the teacher or the policy, for example ``policy/grad_norm/network``, or the
+            bootstrap.
         positions: Into how many parts, equal but for rounding, to divide the imagined trajectory; the norm of the
             gradient with respect to the actions of each is logged as ``policy/action_grad_norm/PART``, from 1, the
             beginning. 0 logs none.
 
     Raises:
         ValueError: If ``positions`` is no whole number from 0 on; or, when training starts, if it is above 0 and the
-            module splits its batches, so that no trajectory's gradient is there as a whole.
+            module optimises no policy, or splits its batches, so that no trajectory's gradient is there as a whole.
     """
 
     def __init__(self, layers: bool = False, positions: int = 0) -> None:
@@ -39,6 +40,8 @@ class GradientNormMonitor(Callback):
         self._latest = LatestMetrics()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self.positions:
+            policy_module(pl_module, type(self).__name__)
         if self.positions and getattr(pl_module, "accumulate", 1) > 1:
             raise ValueError(
                 f"positions must be 0 where a batch is split into parts, got {self.positions} with accumulate "
@@ -83,7 +86,7 @@ def _by_group(pl_module: LightningModule, trained: set[int]) -> dict[str, Tensor
     groups: dict[str, list[Tensor]] = {}
     for name, parameter in pl_module.named_parameters():
         if id(parameter) in trained:
-            words = [word for word in name.split(".")[:-1] if word not in ("world_model", "policy")]
+            words = [word for word in name.split(".")[:-1] if word not in ("world_model", "policy", "teacher")]
             groups.setdefault(words[0] if words else name.split(".")[-1], []).append(parameter)
     return {name: _norm(parameters) for name, parameters in groups.items()}
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
+from lit_awm.callbacks.horizon import HorizonCallback
 from lit_awm.callbacks.policy_module import policy_module
 from lit_awm.checks import check_count
 
 
-class HorizonCurriculum(Callback):
+class HorizonCurriculum(HorizonCallback):
     """Raise the ``imagination_horizon`` linearly or stepwise with progress, from ``start`` to the module's own.
 
     The horizon is a pure function of the epoch, so that a resumed run has the same one. Logged as
@@ -26,19 +27,11 @@ class HorizonCurriculum(Callback):
     """
 
     def __init__(self, start: int, epochs: int, steps: int | None = None) -> None:
-        check_count(start=start, epochs=epochs)
+        super().__init__(start)
+        check_count(epochs=epochs)
         if steps is not None:
             check_count(steps=steps)
-        self.start, self.epochs, self.steps = start, epochs, steps
-        self.full: int | None = None
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        module = policy_module(pl_module, type(self).__name__)
-        self.full = module.imagination_horizon if self.full is None else self.full
-        if self.start > self.full:
-            raise ValueError(
-                f"start must not exceed the policy module's imagination_horizon {self.full}, got {self.start}."
-            )
+        self.epochs, self.steps = epochs, steps
 
     def horizon(self, epoch: int) -> int:
         """Return the horizon of an epoch."""
@@ -53,7 +46,3 @@ class HorizonCurriculum(Callback):
         module = policy_module(pl_module, type(self).__name__)
         module.imagination_horizon = self.horizon(trainer.current_epoch)
         pl_module.log("policy/imagination_horizon", float(module.imagination_horizon), batch_size=1)
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert self.full is not None
-        policy_module(pl_module, type(self).__name__).imagination_horizon = self.full

@@ -21,6 +21,18 @@ def check_number(**arguments: float) -> None:
             raise ValueError(f"{name} must be a number, got {value!r}.")
 
 
+def check_finite(**arguments: float) -> None:
+    """Reject arguments that are no finite numbers.
+
+    Raises:
+        ValueError: If a value is no number, or not finite; the message names the argument.
+    """
+    check_number(**arguments)
+    for name, value in arguments.items():
+        if not math.isfinite(value):
+            raise ValueError(f"{name} must be finite, got {value}.")
+
+
 def check_at_least(minimum: float, **arguments: float) -> None:
     """Reject arguments below a minimum, and those that are not finite.
 
@@ -43,6 +55,18 @@ def check_positive(**arguments: float) -> None:
     for name, value in arguments.items():
         if not 0 < value < math.inf:
             raise ValueError(f"{name} must be positive{_and_finite(value)}, got {value}.")
+
+
+def check_share(**arguments: float) -> None:
+    """Reject arguments that are not above 0 and at most 1.
+
+    Raises:
+        ValueError: If a value is no number or out of its range; the message names the argument.
+    """
+    check_number(**arguments)
+    for name, value in arguments.items():
+        if not 0 < value <= 1:
+            raise ValueError(f"{name} must be above 0 and at most 1, got {value}.")
 
 
 def check_count(minimum: int = 1, **arguments: int) -> None:

@@ -27,7 +27,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from lit_awm.actor import Actor
-from lit_awm.checks import check_at_least
+from lit_awm.checks import check_at_least, check_count
 from lit_awm.models import WorldModel
 
 EXACT_WINDOW = 10
@@ -57,7 +57,7 @@ class CostateIteration:
     def __init__(
         self, window: int | None = EXACT_WINDOW, tolerance: float = 0.0, max_passes: int | None = None
     ) -> None:
-        check_at_least(1, window=1 if window is None else window)
+        check_count(1, window=1 if window is None else window)
         check_at_least(0, tolerance=tolerance, max_passes=0 if max_passes is None else max_passes)
         self.window, self.tolerance, self.max_passes = window, tolerance, max_passes
         self.costates: Tensor | None = None

@@ -90,7 +90,8 @@ def check_method(
         if compile_decoding:
             raise ValueError(
                 "compile_decoding must be false for method 'sequential', got true: it keeps a graph of every step "
-                "instead of decoding. Use 'replay' or 'warm', or leave it out."
+                "instead of decoding. Leave it out, or use 'replay' or 'warm' with a world model that reads no state "
+                "but the first."
             )
         return
     if world_model.reads_later_states:
@@ -111,17 +112,22 @@ def check_method(
 
 
 def cheapest_method(
-    world_model: WorldModel, policy: Policy, policy_input_gradient: float = 0.0, checkpoint: bool = False
+    world_model: WorldModel,
+    policy: Policy,
+    policy_input_gradient: float = 0.0,
+    checkpoint: bool = False,
+    compile_decoding: bool = False,
 ) -> Method:
     """Return the cheapest method that can serve: warm, else replay, else sequential.
 
-    Where gradients pass through the states that the policy reads, replay is not cheaper than a graph of steps.
+    Where gradients pass through the states that the policy reads, replay is not cheaper than a graph of steps, unless
+    its decoding is compiled.
     """
     if world_model.reads_later_states or (checkpoint and policy_input_gradient > 0):
         return "sequential"
     if not policy.is_stochastic:
         return "warm"
-    return "sequential" if policy_input_gradient > 0 else "replay"
+    return "sequential" if policy_input_gradient > 0 and not compile_decoding else "replay"
 
 
 def imagine(
@@ -175,8 +181,11 @@ def imagine(
     check_method(method, world_model, policy, policy_input_gradient, checkpoint)
     world_model.check_start(initial_state, horizon)
     _check_use(method, refine, tolerance, costates=costates, decoder=decoder)
+    if costates is not None and policy_input_gradient == 0:
+        raise ValueError("costates must be None with policy_input_gradient 0, which needs none. Leave them out.")
     shape = (len(initial_state), horizon, policy.action_dim)
-    _check_shapes(shape, method, previous_states, action_noise=action_noise, action_gradient=action_gradient)
+    of_actions = {"action_noise": action_noise, "action_gradient": action_gradient}
+    _check_shapes(shape, policy.state_dim, method, previous_states, **of_actions)
     noise = initial_state.new_empty(shape).normal_() if policy.is_stochastic else None
     act = Actor(policy, noise, action_noise, action_gradient)
     if method == "sequential":
@@ -268,14 +277,20 @@ def _check_use(method: str, refine: int, tolerance: float, **of_inputs: object) 
 
 
 def _check_shapes(
-    shape: tuple[int, int, int], method: str, previous_states: Tensor | None, **of_actions: Tensor | None
+    shape: tuple[int, int, int],
+    state_dim: int,
+    method: str,
+    previous_states: Tensor | None,
+    **of_actions: Tensor | None,
 ) -> None:
     horizon = shape[1]
-    if previous_states is not None and (method != "warm" or previous_states.shape[1] < horizon):
-        raise ValueError(
-            f"previous_states are for method 'warm' and at least {horizon} steps, got {previous_states.shape[1]} "
-            f"steps and method {method!r}."
-        )
+    if previous_states is not None:
+        batch, steps, *size = previous_states.shape
+        if method != "warm" or batch != shape[0] or steps < horizon or size != [state_dim]:
+            raise ValueError(
+                f"previous_states are for method 'warm', of shape {(shape[0], horizon, state_dim)} or with more steps, "
+                f"got {tuple(previous_states.shape)} and method {method!r}. Leave them out."
+            )
     for name, given in of_actions.items():
         if given is not None and given.shape != shape:
             raise ValueError(f"{name} must have shape {shape}, got {tuple(given.shape)}.")

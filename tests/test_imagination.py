@@ -455,7 +455,10 @@ def test_an_actions_model_that_iterates_a_transition_has_the_markovian_gradient(
         ({"method": "replay", "horizon": 13}, "max_horizon 12, got 13"),
         ({"method": "replay", "horizon": 0}, "horizon must be at least 1, got 0"),
         ({"method": "replay", "previous_states": torch.zeros(4, 11, 3)}, "previous_states are for method 'warm'"),
-        ({"method": "warm", "previous_states": torch.zeros(4, 5, 3)}, "at least 10 steps, got 5"),
+        (
+            {"method": "warm", "previous_states": torch.zeros(4, 5, 3)},
+            r"or with more steps, got \(4, 5, 3\)",
+        ),
         ({"method": "replay", "action_noise": torch.zeros(4, 9, 2)}, r"shape \(4, 10, 2\), got \(4, 9, 2\)"),
     ],
 )

@@ -17,7 +17,7 @@ from torch import Tensor
 from torchrl.data import Binary, Bounded, Composite, Unbounded
 from torchrl.envs import EnvBase
 
-from lit_awm.checks import check_count, check_number, check_positive
+from lit_awm.checks import check_count, check_finite, check_number, check_positive
 
 DIVERGED = 1e3  # a state this many times beyond its scale has diverged
 
@@ -93,11 +93,10 @@ class ControlEnv(EnvBase):
     ) -> None:
         check_count(num_envs=num_envs, episode_length=episode_length)
         check_positive(duration=duration, **({} if dt is None else {"dt": dt}))
-        check_number(initial_spread=initial_spread, exit_cost=exit_cost)
+        check_number(initial_spread=initial_spread)
+        check_finite(exit_cost=exit_cost)
         if not 0 <= initial_spread < 1:
             raise ValueError(f"initial_spread must be at least 0 and below 1, got {initial_spread}.")
-        if not math.isfinite(exit_cost):
-            raise ValueError(f"exit_cost must be finite, got {exit_cost}.")
         dtype = _floating_type(dtype)
         super().__init__(device=device, batch_size=[num_envs])
         everywhere = [(-math.inf, math.inf)] * len(self.state_names)

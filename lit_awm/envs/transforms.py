@@ -10,7 +10,7 @@ from torch import Tensor
 from torchrl.data import TensorSpec, Unbounded
 from torchrl.envs import Transform
 
-from lit_awm.checks import check_at_least, check_positive
+from lit_awm.checks import check_at_least, check_count, check_positive
 
 
 def _normal(shape: Sequence[int], like: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -63,7 +63,7 @@ class DistractorDimensions(Transform):
     """
 
     def __init__(self, count: int, out_key: str = "distractors", generator: torch.Generator | None = None) -> None:
-        check_at_least(1, count=count)
+        check_count(1, count=count)
         super().__init__(in_keys=[], out_keys=[out_key])
         self.count, self.generator = count, generator
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lit_awm.checks import check_count
+
 
 class Backbone(nn.Module, ABC):
     """Map a sequence of tokens to a sequence of features, each a function of the tokens up to its own.
@@ -24,7 +26,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def start(self, horizon: int) -> Any:
-        """Begin a sequence of up to ``horizon`` tokens and return what it carries.
+        """Begin a sequence of up to ``horizon`` tokens, ``max_horizon`` at most, and return what it carries.
 
         That is a tree (tuples, lists, dictionaries) of tensors and numbers, which can be extended once: a backbone may
         write into it.
@@ -37,6 +39,19 @@ class Backbone(nn.Module, ABC):
         Returns:
             The carry, which replaces the one that was given, and the features.
         """
+
+    def check_start(self, horizon: int) -> None:
+        """Reject a sequence that is longer than there are positions for.
+
+        Raises:
+            ValueError: If ``horizon`` is below 1 or beyond ``max_horizon``.
+        """
+        check_count(1, horizon=horizon)
+        if self.max_horizon is not None and horizon > self.max_horizon:
+            raise ValueError(
+                f"horizon must be between 1 and the backbone's max_horizon {self.max_horizon}, got {horizon}. Raise "
+                "`max_horizon`."
+            )
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map a whole sequence ``(B, H, D)`` to ``(B, H, D)`` in parallel."""

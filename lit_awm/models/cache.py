@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 class KeyValueCache(NamedTuple):
     """Keys and values of the tokens seen so far, for every layer.
 
-    To extend a cache writes into its memory: of several extensions of the same cache only the last one may be used, or
+    Extending a cache writes into its memory: if it is extended several times, only the last extension may be used or
     differentiated.
 
     Attributes:
@@ -33,6 +33,19 @@ class KeyValueCache(NamedTuple):
 
 
 Memory = tuple[Tensor, Tensor]
+
+
+def check_room(cache: KeyValueCache, count: int) -> None:
+    """Reject more tokens than a cache was made for.
+
+    Raises:
+        ValueError: If there is no room for ``count`` more of them.
+    """
+    if cache.length + count > cache.horizon:
+        raise ValueError(
+            f"a sequence that was started for {cache.horizon} steps must not be extended to {cache.length + count}. "
+            "Start it for as many as there will be."
+        )
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, cache: KeyValueCache, layer: int) -> tuple[Tensor, Memory]:
@@ -51,11 +64,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, cache: KeyValueCache, laye
     Returns:
         What they attend to ``(B, K, C, E)``, and the memory of the layer with the new tokens in it.
     """
-    if cache.length + query.shape[2] > cache.horizon:
-        raise ValueError(
-            f"a sequence that was started for {cache.horizon} steps must not be extended to "
-            f"{cache.length + query.shape[2]}. Start it for as many as there will be."
-        )
+    check_room(cache, query.shape[2])
     if cache.layers:
         keys, values = cache.layers[layer]
         memory = _no_leaf(keys), _no_leaf(values)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lit_awm.checks import check_at_least
+from lit_awm.checks import check_count
 from lit_awm.models.perceptron import make_perceptron
 
 FIRST_ODDS = 5.0  # logarithm of the odds that an episode goes on where nothing has been learned
@@ -31,7 +31,7 @@ class Continuation(nn.Module):
 
     def __init__(self, state_dim: int, hidden_dim: int = 64, num_layers: int = 2) -> None:
         super().__init__()
-        check_at_least(1, state_dim=state_dim, hidden_dim=hidden_dim, num_layers=num_layers)
+        check_count(1, state_dim=state_dim, hidden_dim=hidden_dim, num_layers=num_layers)
         self.network = make_perceptron([state_dim] + [hidden_dim] * num_layers, 1)
         output = self.network[-1]
         assert isinstance(output, nn.Linear)

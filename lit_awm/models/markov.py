@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lit_awm.checks import check_at_least
+from lit_awm.checks import check_at_least, check_count
 from lit_awm.models.perceptron import make_perceptron
 from lit_awm.models.stepwise import Predicts, StepwiseWorldModel
 from lit_awm.models.world_model import Prediction, RewardFn
@@ -48,7 +48,7 @@ class MarkovWorldModel(StepwiseWorldModel):
         clock_step: float | None = None,
     ) -> None:
         super().__init__(state_dim, action_dim, predicts, reward_fn=reward_fn, clock_step=clock_step)
-        check_at_least(1, hidden_dim=hidden_dim, num_members=num_members)
+        check_count(1, hidden_dim=hidden_dim, num_members=num_members)
         check_at_least(0, num_layers=num_layers)
         sizes = [state_dim + action_dim] + [hidden_dim] * num_layers
         self.networks = nn.ModuleList(make_perceptron(sizes, self.output_dim) for _ in range(num_members))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, TransformedDistribution
 from torch.distributions.transforms import TanhTransform
 
-from lit_awm.checks import check_at_least, check_positive
+from lit_awm.checks import check_at_least, check_count, check_number
 from lit_awm.models.perceptron import make_perceptron
 from lit_awm.models.squash import Squash
 from lit_awm.models.standardizer import Standardizer
@@ -117,10 +117,11 @@ class TanhNormalPolicy(Policy):
         hidden_dim: Width of the network.
         num_layers: Number of hidden layers.
         num_frequencies: Octaves of sine and cosine features, see :class:`DeterministicPolicy`.
-        initial_deviation: Standard deviation before the squashing, before any learning.
+        initial_deviation: Standard deviation before the squashing, before any learning, within what it is clamped to:
+            [0.001, 7].
 
     Raises:
-        ValueError: If ``initial_deviation`` is not positive, ``hidden_dim`` is below 1, or another number below 0.
+        ValueError: If ``initial_deviation`` is out of its range, ``hidden_dim`` is below 1, or another number below 0.
     """
 
     is_stochastic = True
@@ -135,7 +136,9 @@ class TanhNormalPolicy(Policy):
         initial_deviation: float = 0.3,
     ) -> None:
         super().__init__(state_dim, action_dim)
-        check_positive(initial_deviation=initial_deviation)
+        check_number(initial_deviation=initial_deviation)
+        if not 0.001 <= initial_deviation <= 7:
+            raise ValueError(f"initial_deviation must be between 0.001 and 7, got {initial_deviation}.")
         self.network = PolicyNetwork(state_dim, 2 * action_dim, hidden_dim, num_layers, num_frequencies)
         self.log_initial_deviation = torch.tensor(initial_deviation).log().item()
 
@@ -176,7 +179,7 @@ class PolicyNetwork(nn.Module):
         self, in_features: int, out_features: int, hidden_dim: int, num_layers: int, num_frequencies: int
     ) -> None:
         super().__init__()
-        check_at_least(1, hidden_dim=hidden_dim)
+        check_count(1, hidden_dim=hidden_dim)
         check_at_least(0, num_layers=num_layers, num_frequencies=num_frequencies)
         self.register_buffer("frequencies", 2.0 ** torch.arange(num_frequencies), persistent=False)
         sizes = [in_features * (1 + 2 * num_frequencies)] + [hidden_dim] * num_layers

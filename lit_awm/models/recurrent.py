@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from lit_awm.checks import check_at_least
+from lit_awm.checks import check_count
 from lit_awm.models.backbone import Backbone
 
 Cell = Literal["rnn", "gru", "lstm"]
@@ -29,7 +29,7 @@ class RecurrentBackbone(Backbone):
 
     def __init__(self, hidden_dim: int = 64, cell: Cell = "gru", num_layers: int = 1) -> None:
         super().__init__()
-        check_at_least(1, hidden_dim=hidden_dim, num_layers=num_layers)
+        check_count(1, hidden_dim=hidden_dim, num_layers=num_layers)
         if cell not in get_args(Cell):
             raise ValueError(f"cell must be one of {', '.join(get_args(Cell))}, got {cell!r}.")
         self.hidden_dim = hidden_dim

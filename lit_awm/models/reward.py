@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lit_awm.checks import check_at_least
+from lit_awm.checks import check_count
 from lit_awm.models.perceptron import make_perceptron
 from lit_awm.models.standardizer import Standardizer
 
@@ -33,7 +33,7 @@ class RewardModel(nn.Module):
 
     def __init__(self, state_dim: int, action_dim: int, hidden_dim: int = 64, num_layers: int = 2) -> None:
         super().__init__()
-        check_at_least(1, state_dim=state_dim, action_dim=action_dim, hidden_dim=hidden_dim, num_layers=num_layers)
+        check_count(1, state_dim=state_dim, action_dim=action_dim, hidden_dim=hidden_dim, num_layers=num_layers)
         self.state_scaler, self.action_scaler = Standardizer(state_dim), Standardizer(action_dim)
         self.reward_scaler = Standardizer(1)
         self.network = make_perceptron([2 * state_dim + action_dim] + [hidden_dim] * num_layers, 1)

@@ -10,8 +10,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from lit_awm.checks import check_at_least
+from lit_awm.checks import check_count
 from lit_awm.models.backbone import Backbone
+
+SLOWEST = 1000.0  # memory, in steps, of the slowest component before any learning
 
 
 class StateSpaceLayer(nn.Module):
@@ -22,14 +24,13 @@ class StateSpaceLayer(nn.Module):
 
     Args:
         hidden_dim: Width ``D``.
-        slowest: Memory, in steps, of the slowest component before any learning.
     """
 
-    def __init__(self, hidden_dim: int, slowest: float = 1000.0) -> None:
+    def __init__(self, hidden_dim: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(hidden_dim)
         self.input = nn.Linear(hidden_dim, 2 * hidden_dim, bias=False)
-        rates = torch.logspace(0, -math.log10(slowest), hidden_dim)  # inverse memories, from one step upwards
+        rates = torch.logspace(0, -math.log10(SLOWEST), hidden_dim)  # inverse memories, from one step upwards
         self.log_rate = nn.Parameter(rates.log())
         self.angle = nn.Parameter(rates * math.pi / 2 * torch.rand(hidden_dim))
         self.output = nn.Sequential(
@@ -76,7 +77,7 @@ class StateSpaceBackbone(Backbone):
 
     def __init__(self, hidden_dim: int = 64, num_layers: int = 2) -> None:
         super().__init__()
-        check_at_least(1, hidden_dim=hidden_dim, num_layers=num_layers)
+        check_count(1, hidden_dim=hidden_dim, num_layers=num_layers)
         self.hidden_dim = hidden_dim
         self.layers = nn.ModuleList(StateSpaceLayer(hidden_dim) for _ in range(num_layers))
         self.norm = nn.LayerNorm(hidden_dim)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lit_awm.checks import check_at_least
+from lit_awm.checks import check_count
 from lit_awm.models.backbone import Backbone
-from lit_awm.models.cache import KeyValueCache, Memory, attend
+from lit_awm.models.cache import KeyValueCache, Memory, attend, check_room
 
 
 class TransformerBlock(nn.Module):
@@ -68,7 +68,7 @@ class CausalTransformer(Backbone):
         feedforward_factor: int = 2,
     ) -> None:
         super().__init__()
-        check_at_least(
+        check_count(
             1,
             hidden_dim=hidden_dim,
             num_layers=num_layers,
@@ -87,11 +87,13 @@ class CausalTransformer(Backbone):
 
     def start(self, horizon: int) -> KeyValueCache:
         """Begin a sequence of up to ``horizon`` tokens."""
+        self.check_start(horizon)
         return KeyValueCache(horizon)
 
     def extend(self, carry: KeyValueCache, tokens: Tensor) -> tuple[KeyValueCache, Tensor]:
         """Map the next tokens ``(B, C, D)`` to their features ``(B, C, D)`` and add them to the cache."""
         length = carry.length + tokens.shape[1]
+        check_room(carry, tokens.shape[1])
         tokens = tokens + self.positions[:, carry.length : length]
         layers = []
         for layer, block in enumerate(self.blocks):

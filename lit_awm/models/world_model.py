@@ -155,13 +155,17 @@ class WorldModel(nn.Module, ABC):
         """Reject sequences that the model cannot read.
 
         Raises:
-            ValueError: If ``actions`` is not ``(B, H, A)``, ``states`` does not end in ``S``, or ``H`` is beyond
-                ``max_horizon``.
+            ValueError: If ``actions`` is not ``(B, H, A)``, ``states`` is not ``(B, H, S)`` (of any length if only the
+                first is read), or ``H`` is beyond ``max_horizon``.
         """
         if actions.ndim != 3 or actions.shape[-1] != self.action_dim:
             raise ValueError(f"actions must have shape (B, H, {self.action_dim}), got {tuple(actions.shape)}.")
         if states.ndim != 3 or states.shape[-1] != self.state_dim:
             raise ValueError(f"states must have shape (B, H, {self.state_dim}), got {tuple(states.shape)}.")
+        if len(states) != len(actions) or (self.reads_later_states and states.shape[1] != actions.shape[1]):
+            raise ValueError(
+                f"states must have B and H of actions {tuple(actions.shape[:2])}, got {tuple(states.shape[:2])}."
+            )
         self.check_horizon(actions.shape[1])
 
     def check_start(self, initial_state: Tensor, horizon: int) -> None:

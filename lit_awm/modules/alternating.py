@@ -12,7 +12,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from tensordict import TensorDict
 from torch import Tensor
 
-from lit_awm.checks import check_at_least, check_count
+from lit_awm.checks import check_count, check_positive
 from lit_awm.distributed import OwnReduction, average_gradients, check_strategy, load_ranks, save_ranks
 from lit_awm.models import Policy, RewardFn, RewardModel, SimulatorWorldModel, StepFn, WorldModel
 from lit_awm.modules.candidates import Candidates, Champion
@@ -60,8 +60,9 @@ class AlternatingModule(LightningModule):
         clock_step: Advance per step of the clock at the end of the state, or None; the command line takes it from the
             data.
         gradient_clip_val: Largest norm of a gradient, or None.
-        accumulate: Parts into which a batch is split, to save memory; but for random noise, for twins, whose
-            differences are weighed part by part, and where steps fill up slices, the gradient is the same.
+        accumulate: Number of parts into which a batch is split to save memory, but for the teacher's. The gradient is
+            that of the whole batch, except for random draws, twins, whose differences are weighed part by part, and
+            slices that are filled up.
 
     Raises:
         ValueError: If ``accumulate`` or ``judge_horizon`` is below 1, ``accumulate`` above it with warm imagination,
@@ -96,11 +97,11 @@ class AlternatingModule(LightningModule):
         accumulate: int = 1,
     ) -> None:
         super().__init__()
-        check_at_least(1, accumulate=accumulate)
+        check_count(1, accumulate=accumulate)
         if judge_horizon is not None:
             check_count(1, judge_horizon=judge_horizon)
-        if gradient_clip_val is not None and gradient_clip_val <= 0:
-            raise ValueError(f"gradient_clip_val must be positive or null, got {gradient_clip_val}.")
+        if gradient_clip_val is not None:
+            check_positive(gradient_clip_val=gradient_clip_val)
         known_reward_fn = _known_reward_fn(known_reward, known_reward_fn)
         learned_reward = None if known_reward or reward is None else reward(state_dim, action_dim)
         known: dict[str, Any] = {"reward_fn": learned_reward or known_reward_fn, "clock_step": clock_step}
@@ -264,7 +265,8 @@ class AlternatingModule(LightningModule):
     def _update(
         self, optimizer: LightningOptimizer, child: WorldModelModule | PolicyModule, batch: TensorDict
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        parts = batch.chunk(self.accumulate) if self.accumulate > 1 else (batch,)
+        is_split = self.accumulate > 1 and not isinstance(child, TeacherModule)  # which is fitted to a few of its steps
+        parts = batch.chunk(self.accumulate) if is_split else (batch,)
         self.toggle_optimizer(optimizer)
         optimizer.zero_grad()
         total, means = torch.zeros((), device=self.device), dict[str, Tensor]()

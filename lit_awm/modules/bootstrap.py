@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lit_awm.checks import check_share
 from lit_awm.distributed import gather
 from lit_awm.imagination import Imagined
 from lit_awm.models.continuation import while_it_goes_on
@@ -46,9 +47,7 @@ class ValueBootstrap(nn.Module):
         num_layers: int = 2,
     ) -> None:
         super().__init__()
-        for name, value in (("discount", discount), ("target_rate", target_rate)):
-            if not 0 < value <= 1:
-                raise ValueError(f"{name} must be above 0 and at most 1, got {value}.")
+        check_share(discount=discount, target_rate=target_rate)
         if not 0 <= trace <= 1:
             raise ValueError(f"trace must be between 0 and 1, got {trace}.")
         self.discount, self.trace, self.target_rate = discount, trace, target_rate

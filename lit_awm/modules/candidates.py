@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -114,9 +114,14 @@ def _mean_of_known(scores: Tensor) -> Tensor:
 
 
 def _copy(policy: Policy) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in policy.named_parameters()}
+    return {name: value.detach().clone() for name, value in _state(policy)}
 
 
 def _load(policy: Policy, copy: dict[str, Tensor]) -> None:
-    for name, value in policy.named_parameters():
+    for name, value in _state(policy):
         value.copy_(copy[name])
+
+
+def _state(policy: Policy) -> Iterator[tuple[str, Tensor]]:
+    yield from policy.named_parameters()
+    yield from policy.named_buffers()

@@ -49,7 +49,10 @@ class OfflineWorldModelModule(WorldModelModule):
         clock_step: float | None = None,
     ) -> None:
         if known_reward and known_reward_fn is None:
-            raise ValueError("known_reward must be false with data that do not know the reward; give them `env`.")
+            raise ValueError(
+                "known_reward must be false with data that do not know the reward, got true. Give the data `env`, the "
+                "system that they were recorded in."
+            )
         reward_fn = known_reward_fn if known_reward else None
         if reward_fn is None and reward is not None:
             reward_fn = reward(state_dim, action_dim)

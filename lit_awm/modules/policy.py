@@ -6,17 +6,19 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from lit_awm.checks import check_at_least
+from lit_awm.checks import check_at_least, check_count
 from lit_awm.decoding import CompiledDecoder
 from lit_awm.distributed import load_ranks, save_ranks
 from lit_awm.imagination import Imagined, Method, cheapest_method, check_method, imagine
 from lit_awm.models import MarkovWorldModel, Policy, WorldModel
+from lit_awm.models.continuation import while_it_goes_on
 from lit_awm.modules.bootstrap import ValueBootstrap
+from lit_awm.modules.frozen import Frozen
 from lit_awm.modules.optimization import build_optimizer, check_optimizer, default_optimizer, log_evaluation, prefixed
 from lit_awm.modules.schedules import Schedule
 from lit_awm.modules.warm_start import WarmStart
@@ -47,8 +49,9 @@ class PolicyModule(LightningModule):
         action_noise: Standard deviation of normal noise on the imagined actions: a number, or a schedule over the
             policy's updates, since what is best with noise is not quite what is best without. A policy that is
             optimised on the one trajectory that it would take may react to small deviations in any way; on noisy ones
-            it learns how to. The first trajectory of a batch is free of noise; over the others the noise is shifted to
-            mean zero at every step, so that there is nothing in it to learn.
+            it learns how to. The first trajectory of a batch, or of a part of one, is free of noise; over the others,
+            if there are several, the noise is shifted to mean zero at every step, so that there is nothing in it to
+            learn. That makes it a little smaller: by a fourteenth with seven others.
         entropy_weight: Weight of the entropy bonus per step, in units of reward, for a stochastic policy: a number, or
             a schedule over the policy's updates.
         disagreement_weight: What a step costs, in units of reward, where the members of an ensemble disagree about what
@@ -94,12 +97,12 @@ class PolicyModule(LightningModule):
         super().__init__()
         world_model.check_horizon(imagination_horizon)
         if imagination == "auto":
-            imagination = cheapest_method(world_model, policy, policy_input_gradient, checkpoint)
+            imagination = cheapest_method(world_model, policy, policy_input_gradient, checkpoint, compile_decoding)
         check_method(imagination, world_model, policy, policy_input_gradient, checkpoint, compile_decoding)
-        check_at_least(0, tolerance=tolerance, refine=refine, disagreement_weight=disagreement_weight)
+        check_at_least(0, tolerance=tolerance, disagreement_weight=disagreement_weight)
+        check_count(0, refine=refine)
         for name, value in (("action_noise", action_noise), ("entropy_weight", entropy_weight)):
-            if not isinstance(value, Schedule):
-                check_at_least(0, **{name: value})
+            check_at_least(0, **{name: value.least if isinstance(value, Schedule) else value})
         if entropy_weight and not policy.is_stochastic:
             raise ValueError(
                 "entropy_weight must be 0 for a deterministic policy, got "
@@ -132,11 +135,11 @@ class PolicyModule(LightningModule):
         return [*self.policy.parameters(), *critic]
 
     def adopt_statistics(self) -> None:
-        """Let the policy read states in the world model's standard units, unless it has units of its own."""
+        """Let policy and critic read states in the world model's standard units, unless they have their own."""
         if not self.policy.state_scaler.is_fitted:
             self.policy.state_scaler.load_state_dict(self.world_model.state_scaler.state_dict())
-            if self.bootstrap is not None:
-                self.bootstrap.adopt_statistics(self.world_model.state_scaler)
+        if self.bootstrap is not None and not self.bootstrap.critic.state_scaler.is_fitted:
+            self.bootstrap.adopt_statistics(self.world_model.state_scaler)
 
     def consult(self, model: WorldModel) -> None:
         """Let the policy pay for where the members of a model disagree, if it has several."""
@@ -204,17 +207,18 @@ class PolicyModule(LightningModule):
             value = self.bootstrap.returns(imagined).mean()
             loss = critic_loss - value
             metrics |= {"value": value.detach(), "critic_loss": critic_loss.detach()}
+        goes_on = imagined.survival[:, :-1]
+        states = imagined.states[:, :-1].masked_fill(goes_on.unsqueeze(-1) == 0, 0)  # of which nothing counts
         if self.disagreement_weight:
-            spread = self.ensemble[0].disagreement(imagined.states[:, :-1], imagined.actions)
-            spread = spread * imagined.survival[:, :-1]
+            spread = while_it_goes_on(self.ensemble[0].disagreement(states, imagined.actions), goes_on)
             loss = loss + self.disagreement_weight * spread.sum(dim=1).mean()
-            metrics |= {"disagreement": spread.mean().detach()}
+            metrics |= {"disagreement": (spread.sum() / goes_on.sum()).detach()}
         if self.entropy_weight:
             weight = self._now(self.entropy_weight)
-            distribution = self.policy(imagined.states[:, :-1].detach())
-            entropy = -distribution.log_prob(distribution.rsample()).mean()
-            loss = loss - weight * imagined.rewards.shape[1] * entropy
-            metrics |= {"entropy": entropy.detach(), "entropy_weight": torch.tensor(weight)}
+            distribution = self.policy(states.detach())
+            entropy = while_it_goes_on(-distribution.log_prob(distribution.rsample()), goes_on.detach())
+            loss = loss - weight * entropy.sum(dim=1).mean()
+            metrics |= {"entropy": (entropy.sum() / goes_on.sum()).detach(), "entropy_weight": torch.tensor(weight)}
         return loss, metrics
 
     def _now(self, value: float | Schedule) -> float:
@@ -227,7 +231,8 @@ class PolicyModule(LightningModule):
             return None
         noise = deviation * torch.randn(len(initial), horizon, self.policy.action_dim).to(initial)
         noise[0] = 0
-        noise[1:] -= noise[1:].mean(dim=0)
+        if len(noise) > 2:
+            noise[1:] -= noise[1:].mean(dim=0)
         return noise
 
     def loss(self, batch: TensorDict) -> Tensor:
@@ -244,11 +249,9 @@ class PolicyModule(LightningModule):
                 "WorldModelModule, or call its `fit_statistics`."
             )
         self.adopt_statistics()
-        self.world_model.requires_grad_(False)
 
-    def teardown(self, stage: str) -> None:
-        if stage == "fit":
-            self.world_model.requires_grad_(True)
+    def configure_callbacks(self) -> list[Callback]:
+        return [Frozen(self.world_model)]
 
     def on_train_batch_start(self, batch: TensorDict, batch_idx: int) -> None:
         if batch_idx == 0:

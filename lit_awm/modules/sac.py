@@ -13,6 +13,7 @@ from torchrl.data import Bounded
 from torchrl.modules import ProbabilisticActor, TanhNormal
 from torchrl.objectives import SACLoss, SoftUpdate, ValueEstimators
 
+from lit_awm.checks import check_share
 from lit_awm.distributed import gather
 from lit_awm.models import ActionCritic, Standardizer, TanhNormalPolicy
 from lit_awm.modules.agent import AgentModule
@@ -55,9 +56,7 @@ class SACModule(AgentModule):
         scheduler: LRSchedulerCallable | None = None,
         clock_step: float | None = None,
     ) -> None:
-        for name, value in (("discount", discount), ("target_rate", target_rate)):
-            if not 0 < value <= 1:
-                raise ValueError(f"{name} must be above 0 and at most 1, got {value}.")
+        check_share(discount=discount, target_rate=target_rate)
         built = policy(state_dim, action_dim)
         if not isinstance(built, TanhNormalPolicy):
             raise ValueError(f"policy must be a TanhNormalPolicy for SACModule, got {type(built).__name__}.")

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lit_awm.checks import check_at_least
+from lit_awm.checks import check_count, check_finite, check_share
 
 
 class CosineRestarts(LRScheduler):
@@ -32,11 +32,10 @@ class CosineRestarts(LRScheduler):
     def __init__(
         self, optimizer: Optimizer, period: int, warmup: float = 0.0, decay: float = 1.0, last_epoch: int = -1
     ) -> None:
-        check_at_least(1, period=period)
+        check_count(period=period)
         if not 0 <= warmup < 1:
             raise ValueError(f"warmup must be a share of the period, at least 0 and below 1, got {warmup}.")
-        if not 0 < decay <= 1:
-            raise ValueError(f"decay must be above 0 and at most 1, got {decay}.")
+        check_share(decay=decay)
         self.period, self.warmup_updates, self.decay = period, int(warmup * period), decay
         super().__init__(optimizer, last_epoch)
 
@@ -58,7 +57,7 @@ class LinearSchedule:
         updates: Number of updates between them, at least 1.
 
     Raises:
-        ValueError: If ``updates`` is below 1.
+        ValueError: If ``updates`` is no whole number from 1 on, or a value is not finite.
 
     Example:
         >>> [LinearSchedule(1.0, 0.0, updates=4)(update) for update in (0, 1, 4, 9)]
@@ -66,12 +65,18 @@ class LinearSchedule:
     """
 
     def __init__(self, start: float, end: float, updates: int) -> None:
-        check_at_least(1, updates=updates)
+        check_count(updates=updates)
+        check_finite(start=start, end=end)
         self.start, self.end, self.updates = start, end, updates
 
     def __call__(self, update: int) -> float:
         """Return the value for an update, counted from 0."""
         return self.start + (self.end - self.start) * min(update / self.updates, 1.0)
+
+    @property
+    def least(self) -> float:
+        """The least value that it takes, or comes near to."""
+        return min(self.start, self.end)
 
 
 class DecaySchedule:
@@ -83,7 +88,7 @@ class DecaySchedule:
         period: Number of updates from one step to the next, at least 1.
 
     Raises:
-        ValueError: If ``period`` is below 1, or ``decay`` outside (0, 1].
+        ValueError: If ``period`` is no whole number from 1 on, ``decay`` outside (0, 1], or ``start`` not finite.
 
     Example:
         >>> [DecaySchedule(8.0, 0.5, period=3)(update) for update in (0, 2, 3, 6)]
@@ -91,14 +96,19 @@ class DecaySchedule:
     """
 
     def __init__(self, start: float, decay: float, period: int) -> None:
-        check_at_least(1, period=period)
-        if not 0 < decay <= 1:
-            raise ValueError(f"decay must be above 0 and at most 1, got {decay}.")
+        check_count(period=period)
+        check_share(decay=decay)
+        check_finite(start=start)
         self.start, self.decay, self.period = start, decay, period
 
     def __call__(self, update: int) -> float:
         """Return the value for an update, counted from 0."""
         return self.start * self.decay ** (update // self.period)
+
+    @property
+    def least(self) -> float:
+        """The least value that it takes, or comes near to."""
+        return min(self.start, 0.0)
 
 
 Schedule = LinearSchedule | DecaySchedule

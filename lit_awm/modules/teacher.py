@@ -102,7 +102,7 @@ class TeacherModule(WorldModelModule):
                 self._labelled = list(self._label(batch, policy).chunk(LABELLED_AT_ONCE))
         labelled = self._labelled.pop().to(device)
         is_twin = labelled.pop("is_twin")
-        is_twin[0] = False  # of a trajectory that was served before
+        is_twin[0] = False  # of a trajectory in another batch
         recorded = _with_mask(batch)[: len(batch) - len(labelled)]
         mixed: TensorDict = torch.cat([recorded.select(*labelled.keys(True, True)), labelled])
         if mixed["mask"].all():
@@ -138,7 +138,7 @@ class TeacherModule(WorldModelModule):
             earned = earned - disagreement_weight * self.world_model.disagreement(states[:, :-1], actions)
         returns = while_it_goes_on(earned, goes_on).sum(dim=1)
         is_reached = torch.cat([goes_on[:, :1], goes_on], dim=1) > LEAST_SURVIVAL
-        knows = self._is_near(torch.where(is_reached.unsqueeze(-1), states, states[:, :1]), FARTHEST)
+        knows = self._is_near(torch.where(is_reached.unsqueeze(-1), states, states[:, :1]))
         return torch.where(knows & returns.isfinite(), returns, -torch.inf)
 
     def forget(self) -> None:
@@ -164,7 +164,7 @@ class TeacherModule(WorldModelModule):
         of_pairs = torch.arange(count).view(alike, -1).T.flatten()  # twins next to each other
         unrolled = self._unroll(state.repeat(alike, 1), horizon, act)
         trajectories, actions, rewards = (each[of_pairs] for each in unrolled)
-        fits = self._is_near(trajectories, FARTHEST)
+        fits = self._is_near(trajectories)
         after = {"observation": trajectories[:, 1:], "reward": rewards.unsqueeze(-1)}
         all_count = torch.ones_like(trajectories[:, 1:, 0], dtype=torch.bool)
         rows = TensorDict({"observation": trajectories[:, :-1], "action": actions, "next": after, "mask": all_count})
@@ -187,9 +187,9 @@ class TeacherModule(WorldModelModule):
             rewards.append(reward)
         return torch.stack(states, 1), torch.stack(actions, 1), torch.stack(rewards, 1)
 
-    def _is_near(self, trajectories: Tensor, limit: float) -> Tensor:
+    def _is_near(self, trajectories: Tensor) -> Tensor:
         """Tell which of the trajectories ``(B, H, S)`` stay where there are data, ``(B,)``."""
-        return (self.world_model.state_scaler(trajectories).abs() < limit).flatten(1).all(1)
+        return (self.world_model.state_scaler(trajectories).abs() < FARTHEST).flatten(1).all(1)
 
     def _draw_deviations(self, count: int) -> Tensor:
         """Return a standard deviation of the noise for each trajectory, ``(count, 1, 1)``."""

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 
 from lit_awm.analysis import Gradients
 from lit_awm.callbacks import AdaptiveHorizon
@@ -93,3 +95,12 @@ def test_a_start_beyond_the_modules_horizon_is_refused(make_trainer: Any) -> Non
     module, data = make(horizon=5)
     with pytest.raises(ValueError, match="start must not exceed the policy module's imagination_horizon 5, got 6"):
         make_trainer(max_epochs=1, callbacks=[AdaptiveHorizon(6)]).fit(module, data)
+
+
+def test_it_measures_once_before_an_update_whatever_the_batches(make_trainer: Callable[..., Trainer]) -> None:
+    horizons = Horizons()
+    module, data = make()
+    data.updates["policy"] = 4
+    callbacks = [AdaptiveHorizon(start=2, growth=1.5, every=1), horizons]
+    make_trainer(max_epochs=1, callbacks=callbacks, accumulate_grad_batches=2).fit(module, data)
+    assert horizons.seen == [3, 3, 5, 5]  # nothing differs: it grows at each of two updates

@@ -14,6 +14,7 @@ from lit_awm.models import (
     DeterministicPolicy,
     MarkovWorldModel,
     RecurrentBackbone,
+    RewardModel,
     SimulatorWorldModel,
 )
 from lit_awm.modules import PolicyModule, WorldModelModule
@@ -48,6 +49,17 @@ def test_the_simulator_itself_has_fidelity_one(known_reward: bool, make_trainer:
     assert trainer.callback_metrics["policy/gradient_cosine"].item() == pytest.approx(1, abs=1e-5)
     assert trainer.callback_metrics["policy/gradient_ratio"].item() == pytest.approx(1, abs=1e-5)
     assert trainer.callback_metrics["policy/gradient_snr"] > 0
+
+
+def test_a_learned_reward_is_not_that_of_the_simulator(make_trainer: Callable[..., Trainer]) -> None:
+    module, data = make("markov")
+    module.world_model.reward_fn = RewardModel(data.state_dim, data.action_dim)
+    states = data.draw_initial_states(32)
+    module.world_model.fit_statistics(states.unsqueeze(1), torch.rand(32, 1, 2), torch.rand(32, 1))
+    callback = GradientFidelity(4)
+    make_trainer(max_epochs=1, callbacks=[callback]).fit(module, data)
+    assert callback._simulator is not None
+    assert callback._simulator.reward_fn is None
 
 
 def test_a_wrong_model_has_not_and_watching_changes_nothing(make_trainer: Callable[..., Trainer]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.plugins import MixedPrecision
 
 from lit_awm.callbacks import AdaptiveHorizon, GradientError, GradientGuard, HorizonCurriculum
 from lit_awm.data import ExperienceDataModule
@@ -86,6 +87,26 @@ def test_bad_gradients_are_named_and_stop_the_run(
 ) -> None:
     with pytest.raises(GradientError, match=words):
         fit(make_trainer, Fault(phase, factor, {step}), GradientGuard(window=3))
+
+
+def test_the_scaler_of_half_precision_finds_its_scale_by_itself(make_trainer: Callable[..., Trainer]) -> None:
+    scaler = torch.amp.GradScaler("cpu", init_scale=1e38, backoff_factor=1e-36)
+    guard = GradientGuard(window=3)
+    model = ActionsWorldModel(2, 1, CausalTransformer(8, 1, 1, 10))
+    module = WorldModelModule(model, optimizer=partial(torch.optim.SGD, lr=1e-3))
+    data = ExperienceDataModule("bioreactor", episode_length=10, num_envs=1, warmup_episodes=1, world_model_updates=4)
+    precision = MixedPrecision("16-mixed", "cpu", scaler)
+    make_trainer(max_epochs=1, callbacks=[guard], plugins=[precision]).fit(module, data)
+    assert scaler.get_scale() < 1e3
+    assert guard.counts == {}
+    with pytest.raises(GradientError, match="not finite"):  # where it cannot fall any more
+        make_trainer(max_epochs=1, callbacks=[GradientGuard(), Spoil()], plugins=[precision]).fit(module, data)
+
+
+class Spoil(Callback):
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        for parameter in pl_module.parameters():
+            parameter.register_hook(lambda gradient: gradient * math.nan)
 
 
 @pytest.mark.parametrize("phase", ["world_model", "policy"])

@@ -59,6 +59,13 @@ def test_layer_groups_of_a_world_model_are_its_parts(make_trainer: Callable[...,
     assert sum(part**2 for part in parts) == pytest.approx(metrics["world_model/grad_norm"] ** 2, rel=1e-5)
 
 
+def test_positions_are_refused_where_there_is_no_policy(make_trainer: Callable[..., Trainer]) -> None:
+    data = ExperienceDataModule("bioreactor", episode_length=10, num_envs=1, warmup_episodes=1, world_model_updates=1)
+    module = WorldModelModule(ActionsWorldModel(2, 1, CausalTransformer(8, 1, 1, 10)))
+    with pytest.raises(ValueError, match="GradientNormMonitor needs a module that optimises a policy"):
+        make_trainer(max_epochs=1, callbacks=[GradientNormMonitor(positions=3)]).fit(module, data)
+
+
 def test_positions_are_refused_where_a_batch_is_split(make_trainer: Callable[..., Trainer]) -> None:
     data = ExperienceDataModule("bioreactor", episode_length=10, num_envs=1, warmup_episodes=1)
     module = AlternatingModule(

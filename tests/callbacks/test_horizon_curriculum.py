@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from lit_awm.callbacks import HorizonCurriculum
+from lit_awm.callbacks import AdaptiveHorizon, HorizonCurriculum
 from lit_awm.data import ExperienceDataModule
 from lit_awm.models import ActionsWorldModel, CausalTransformer, DeterministicPolicy
 from lit_awm.modules import PolicyModule, WorldModelModule
@@ -70,3 +70,20 @@ def test_a_module_without_a_policy_is_refused(make_trainer: Callable[..., Traine
 def test_bad_arguments_are_refused(start: int, epochs: int) -> None:
     with pytest.raises(ValueError, match="must be at least 1, got 0"):
         HorizonCurriculum(start, epochs)
+
+
+class Interrupt(Callback):
+    def on_train_batch_end(self, *_: Any) -> None:
+        raise RuntimeError("interrupted")
+
+
+@pytest.mark.parametrize("callback", [lambda: HorizonCurriculum(start=2, epochs=4), lambda: AdaptiveHorizon(start=2)])
+def test_a_fit_that_is_interrupted_leaves_horizon_and_parameters_as_they_were(
+    callback: Callable[[], Callback], make_trainer: Callable[..., Trainer]
+) -> None:
+    module, data = make()
+    frozen = next(module.world_model.parameters()).requires_grad_(False)
+    with pytest.raises(RuntimeError, match="interrupted"):
+        make_trainer(max_epochs=1, callbacks=[callback(), Interrupt()]).fit(module, data)
+    assert module.imagination_horizon == 10
+    assert [each for each in module.world_model.parameters() if not each.requires_grad] == [frozen]

@@ -120,3 +120,13 @@ def test_the_gradient_of_a_memory_that_was_cut_off_can_be_asked_for() -> None:
     features[..., 0].sum().backward()
     torch.testing.assert_close(keys.grad, grad_keys)
     assert grad_keys[..., :2].abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", ["transformer", "attention"])
+def test_a_sequence_beyond_the_positions_is_refused(name: str) -> None:
+    backbone = BACKBONES[name]()
+    with pytest.raises(ValueError, match="horizon must be between 1 and the backbone's max_horizon 11, got 12"):
+        backbone.start(12)
+    carry, _ = backbone.extend(backbone.start(11), torch.zeros(1, 9, 16))
+    with pytest.raises(ValueError, match="started for 11 steps must not be extended to 14"):
+        backbone.extend(carry, torch.zeros(1, 5, 16))

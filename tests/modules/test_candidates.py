@@ -27,6 +27,15 @@ def judge(policy: Policy) -> Tensor:
     return -(next(policy.parameters()).detach().mean() - 1).abs() - torch.tensor([0.0, 1.0])
 
 
+def test_buffers_go_with_their_policy() -> None:
+    policy, champion = make_policy(0.0), Champion()
+    policy.register_buffer("offset", torch.tensor(0.0))
+    champion.meet(policy, torch.tensor(1.0))
+    policy.get_buffer("offset").fill_(9.0)
+    champion.meet(policy, torch.tensor(0.5))
+    assert policy.get_buffer("offset") == 0
+
+
 def test_the_best_of_all_copies_is_kept_and_the_others_are_forgotten() -> None:
     policy, candidates = make_policy(0.0), Candidates()
     for bias in (0.0, 0.9, 3.0):

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, Trainer
 from tensordict import TensorDict
 
 from lit_awm.data import ExperienceDataModule
-from lit_awm.imagination import imagine
+from lit_awm.imagination import Imagined, imagine
 from lit_awm.models import (
     ActionsWorldModel,
     CausalTransformer,
@@ -18,7 +18,7 @@ from lit_awm.models import (
     MarkovWorldModel,
     TanhNormalPolicy,
 )
-from lit_awm.modules import LinearSchedule, PolicyModule
+from lit_awm.modules import DecaySchedule, LinearSchedule, PolicyModule, ValueBootstrap
 from lit_awm.modules.warm_start import PASSES, SEQUENTIAL, WINDOWS
 
 
@@ -353,3 +353,51 @@ def test_bad_arguments_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=words):
         PolicyModule(policy, world_model, **({"imagination_horizon": 5} | options))
+
+
+def test_noise_is_there_where_two_trajectories_are_imagined(
+    world_model: ActionsWorldModel, policy: DeterministicPolicy
+) -> None:
+    module = PolicyModule(policy, world_model, imagination_horizon=5, action_noise=1.0)
+    for count in (2, 3):
+        noise = module.draw_noise(torch.zeros(count, 3), 5)
+        assert noise is not None
+        assert noise[0].eq(0).all()
+        assert noise[1:].ne(0).all()
+
+
+def test_a_critic_reads_standard_units_whoever_the_policy_has_its_own_from(
+    world_model: ActionsWorldModel, policy: DeterministicPolicy
+) -> None:
+    policy.state_scaler.fit(torch.randn(50, 3))
+    module = PolicyModule(policy, world_model, imagination_horizon=5, bootstrap=ValueBootstrap)
+    module.adopt_statistics()
+    assert module.bootstrap is not None
+    torch.testing.assert_close(module.bootstrap.critic.state_scaler.mean, world_model.state_scaler.mean.float())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"action_noise": LinearSchedule(0.1, -0.1, 5)}, "action_noise must be at least 0, got -0.1"),
+        ({"action_noise": DecaySchedule(-1.0, 0.5, 5)}, "action_noise must be at least 0, got -1.0"),
+        ({"refine": 2.5}, "refine must be a whole number, got 2.5"),
+    ],
+)
+def test_schedules_and_counts_are_checked_as_numbers_are(
+    world_model: ActionsWorldModel, policy: DeterministicPolicy, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        PolicyModule(policy, world_model, imagination_horizon=5, **options)
+
+
+def test_what_comes_after_the_end_adds_no_entropy(world_model: ActionsWorldModel) -> None:
+    module = PolicyModule(TanhNormalPolicy(3, 2), world_model, 4, entropy_weight=0.5)
+    states, actions = torch.randn(2, 5, 3), torch.zeros(2, 4, 2)
+    survival = torch.ones(2, 5)
+    survival[:, 1:] = 0
+    states[:, 2:] = torch.nan
+    loss, metrics = module._objective(Imagined(states, actions, torch.zeros(2, 4), states[:, :-1], survival))
+    torch.testing.assert_close(loss, -0.5 * metrics["entropy"])  # of a single step
+    loss.backward()
+    assert all(each.grad is None or each.grad.isfinite().all() for each in module.policy.parameters())

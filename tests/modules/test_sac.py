@@ -118,7 +118,7 @@ def test_it_learns_under_a_stock_trainer_and_a_checkpoint_is_whole() -> None:
         ({"discount": 0.0}, "discount must be above 0 and at most 1, got 0.0"),
         ({"target_rate": 2.0}, "target_rate must be above 0 and at most 1, got 2.0"),
         ({"policy": DeterministicPolicy}, "policy must be a TanhNormalPolicy for SACModule, got DeterministicPolicy"),
-        ({"discount": math.nan}, "discount must be above 0"),
+        ({"discount": math.nan}, "discount must be a number, got nan"),
     ],
 )
 def test_what_cannot_be_is_refused(options: dict[str, object], words: str) -> None:
