@@ -146,8 +146,8 @@ def shard(model: nn.Module, strategy: ModelParallelStrategy, *methods: str) -> N
         methods: Names of methods of the model that compute something, besides ``forward``.
 
     Raises:
-        ValueError: If the strategy would also split tensors, or is given what it would write checkpoints by and not
-            read them.
+        ValueError: If the strategy would also split tensors, or is given a checkpoint plugin, with which it would write
+            checkpoints but not read them.
     """
     if (count := strategy.device_mesh["tensor_parallel"].size()) != 1:
         raise ValueError(

@@ -42,11 +42,11 @@ class Imagined(NamedTuple):
     Attributes:
         states: ``(B, H + 1, S)``, from the initial state to the one after the last action.
         actions: ``(B, H, A)``.
-        rewards: ``(B, H)``, each as far as it is likely that the episode still goes on.
+        rewards: ``(B, H)``, each weighted by the probability that the episode has not ended before.
         inputs: ``(B, H, S)``, the states that the policy has read, without gradient: the first ``H`` of ``states``, but
             where warm imagination has not converged. Where costates are solved for, the first state of a window is the
             one predicted by the window before.
-        survival: ``(B, H + 1)``, how likely it is that the episode is not over in each of the states.
+        survival: ``(B, H + 1)``, the probability that the episode is not over in each of the states.
         passes: Passes through the model, without gradient, that warm imagination refined the inputs by.
         has_decoded: Whether the inputs were decoded, a step at a time.
     """
@@ -150,7 +150,7 @@ def imagine(
     """Let the policy act in the world model for ``horizon`` steps.
 
     Where the state has a clock (``clock_step``), steps after the end of the episode earn nothing; where the model has
-    learned what else ends one (``continuation``), rewards count as far as it is likely that it goes on.
+    learned what else ends one (``continuation``), rewards are weighted by the probability that it has not ended.
 
     Args:
         world_model: Any family for ``"sequential"``; for the others one that reads no state but the first.
@@ -297,7 +297,7 @@ def _check_shapes(
 
 
 def _count_while_it_goes_on(world_model: WorldModel, states: Tensor, rewards: Tensor) -> tuple[Tensor, Tensor]:
-    """Return rewards ``(B, H)`` as far as an episode goes on until they are earned, and how likely that is."""
+    """Return rewards ``(B, H)`` weighted by the probability that the episode has not ended, and that probability."""
     survival = world_model.survival(states)
     return while_it_goes_on(rewards, survival[:, :-1]), survival
 

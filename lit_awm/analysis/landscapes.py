@@ -56,7 +56,7 @@ def draw_landscape(
 ) -> Landscape:
     """Evaluate the mean imagined return over initial states ``(B, S)`` around a policy.
 
-    A stochastic policy acts by chance; all points of a row then see noise of their own.
+    A stochastic policy draws noise anew at each point, so that the landscape is rough.
 
     Args:
         world_model: Any family.

@@ -53,8 +53,8 @@ def main(arguments: list[str]) -> int:
         "--env-steps",
         type=int,
         default=5000,
-        help="most environment steps of a run, at 100 steps an episode; longer ones are as many, and of shorter ones "
-        "as many as fit into 100 steps take the place of one (default: 5000)",
+        help="budget of environment steps of a run, counted in episodes of 100 steps: longer episodes are as many, and "
+        "of shorter ones as many as fit into 100 steps take the place of one (default: 5000)",
     )
     cores = os.cpu_count() or 1
     parser.add_argument("--jobs", type=int, default=cores, help=f"runs side by side (default: {cores}, the cores here)")

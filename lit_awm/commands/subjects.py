@@ -104,7 +104,7 @@ def prepare(options: argparse.Namespace, recipe: list[str], horizons: list[int])
     if options.ckpt is not None:
         return _from_checkpoint(options, recipe, horizons)
     if trainer := [word for word in recipe if word.startswith("--trainer")]:
-        raise ValueError(f"models are fitted on the CPU by a trainer that is given; leave out {' '.join(trainer)}.")
+        raise ValueError(f"models are fitted by a fixed trainer on the CPU; leave out {' '.join(trainer)}.")
     _, data = build(recipe)
     env_options = _of_length(data.env_options, data.env, max(horizons))
     conditions = _make_conditions(options, data, env_options, horizons)

@@ -48,9 +48,9 @@ def evaluate(
         watch: Called after every step but the last, see the ``callback`` of TorchRL's ``EnvBase.rollout``.
 
     Returns:
-        One row per episode: ``episode`` holds its steps (where there are several, as many for all: after one that ends
-        early those of another), ``return`` and ``cost`` are undiscounted sums, ``regret`` and ``gap`` compare the cost
-        with the optimum, where there is one to compare with.
+        One row per episode. ``episode`` holds its steps; with several environments all rows are equally long, and after
+        an episode that ends early come steps of the next one, which do not count. ``return`` and ``cost`` are
+        undiscounted sums, ``regret`` and ``gap`` compare the cost with the optimum, if there is one to compare with.
     """
     env.set_seed(seed)
     actor = TensorDictModule(partial(act, policy), in_keys=list(STEP), out_keys=["action"])

@@ -15,8 +15,8 @@ class Segments:
     """The parts that are still in a buffer of ``capacity`` rows, each with its ``rank``, ``first`` row and ``rows``.
 
     None of them ever changes, so that a checkpoint needs to write the new ones only. With several processes each has
-    a buffer of its own. All collect as many rows at a time; rows are numbered through, those of the first process
-    before those of the second.
+    a buffer of its own, and all add equally many rows at a time. Rows are numbered across processes: in each round
+    those of the first process come before those of the second.
 
     Args:
         capacity: Rows of the buffer.

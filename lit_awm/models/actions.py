@@ -30,8 +30,7 @@ class ActionsWorldModel(WorldModel):
 
     ``s_{t+1} = g(s_1, a_{1:t})``: no predicted state is ever fed back, so that a gradient from a reward to an action
     takes only the paths that the backbone offers. Each token joins an action with the first state; the head predicts
-    what is left of the difference to the first state when its mean at that step, over the data that the standardisation
-    was fitted to, has been taken.
+    the displacement from the first state, standardised step by step (``DriftStandardizer``).
 
     Args:
         state_dim: Size ``S`` of a state.

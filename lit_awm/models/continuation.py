@@ -44,10 +44,10 @@ class Continuation(nn.Module):
 
 
 def while_it_goes_on(values: Tensor, survival: Tensor) -> Tensor:
-    """Return values as far as an episode goes on, and 0, whatever they are, where it is over for sure.
+    """Return values weighted by the probability that the episode has not ended; 0, whatever they are, where it has.
 
     Args:
         values: Of any shape.
-        survival: How likely it is that the episode goes on until there, of the same shape.
+        survival: The probability that the episode has not ended until there, of the same shape.
     """
     return values.masked_fill(survival == 0, 0) * survival

@@ -55,15 +55,19 @@ class Standardizer(nn.Module):
 
 
 class DriftStandardizer(nn.Module):
-    """Shift and scale what has happened since the first step of a sequence.
+    """Standardise the displacement from the first state of a sequence, step by step.
 
-    Sequences that begin alike have much in common: what is left of a drift when the mean over sequences has been taken,
-    step by step, is what actions have done. It grows from step to step: the scale of a step is the geometric mean of
-    the spread at that step and of the spread over all steps. Where all sequences of the data have come to the same end
-    others need not: the spread counts as what it was before. Steps beyond those of the data count as the last of them.
-    Where all sequences of the data are the same no mean is taken. A component that stays what it is at the first step,
-    as where a goal lies, or drifts alike in all sequences, hardly moves by what is predicted; its errors are measured
-    by how much it varies between sequences. Until ``fit`` is called it changes nothing.
+    Sequences that begin alike have much in common. At each step their mean is subtracted; what is left is what actions
+    have done, which grows from step to step. It is divided by the geometric mean of its standard deviation at that step
+    and of that over all steps.
+
+    - Steps beyond those of the data count as the last of them.
+    - Where all sequences meet at a step, the largest deviation before it is taken: others need not meet.
+    - If all sequences are identical, no mean is subtracted.
+    - A component that does not differ between sequences, such as where a goal lies, gets a tiny scale, so that it
+      hardly moves by what is predicted; its errors are measured by how much it varies between states.
+
+    Until ``fit`` is called it changes nothing.
 
     Args:
         size: Size ``D`` of the last dimension.
@@ -87,9 +91,7 @@ class DriftStandardizer(nn.Module):
         drift = set_aside(drift, by_step=True)
         mean = drift.mean(0)
         by_step = (drift - mean).square().mean(0).sqrt()
-        if not (
-            by_step > least
-        ).any():  # all sequences are the same, or there is but one: nothing is told about actions
+        if not (by_step > least).any():  # identical sequences, or a single one, tell nothing about actions
             mean, by_step = torch.zeros_like(mean), drift.flatten(0, 1).std(0, correction=0).expand_as(mean)
         spread = by_step.square().mean(0).sqrt()
         varies, least = spread > least, torch.where(least > 0, least, 1.0)
@@ -118,10 +120,10 @@ def typical_magnitude(sequences: Tensor) -> Tensor:
 
 
 def set_aside(sequences: Tensor, by_step: bool = False) -> Tensor:
-    """Return sequences ``(B, H, D)`` in double precision, without what a few of them would decide by being far away.
+    """Return sequences ``(B, H, D)`` in double precision, with outlying ones, as of an episode that diverges, clipped.
 
-    Where values further from the median than seven eighths of the sequences ever are make the deviation from it more
-    than three times as large, such as those of an episode that diverges, they count as being as far as these.
+    Values further from the median than seven eighths of the sequences ever are count as being as far as these, if they
+    would make the root of the mean squared deviation more than three times as large.
 
     Args:
         sequences: ``(B, H, D)``.

@@ -45,11 +45,11 @@ class AlternatingModule(LightningModule):
         teacher: Makes a model of single steps that labels trajectories for the world model, as ``world_model`` does;
             None for none. A simulator, which learns nothing, has none.
         teacher_module: Makes the module that fits the teacher.
-        judge: Whether a pass ends with the best of the policies at the ends of its turns, as the teacher imagines them,
-            in place of the last; without a teacher it is the last, and where a critic stands for what follows the
-            imagination horizon, unless ``judge_horizon`` tells for how long the teacher is to imagine.
-        judge_horizon: Steps by which the teacher judges, for example an episode; None for the policy's horizon. Without
-            a teacher or ``judge`` it decides nothing.
+        judge: Whether a pass ends with the policy, of those at the ends of its turns, that earns most as the teacher
+            imagines it. Otherwise, or without a teacher, or with a bootstrap but no ``judge_horizon``, it ends with the
+            last one.
+        judge_horizon: Number of steps that the teacher imagines to judge, for example an episode; None for the policy's
+            horizon.
         reward: Makes, from ``S`` and ``A``, what learns the reward as a function of state, action and next state, for
             the world model and its teacher; None where they predict it as they do states. Where the reward is known it
             decides nothing.

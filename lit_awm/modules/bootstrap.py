@@ -66,7 +66,7 @@ class ValueBootstrap(nn.Module):
     def returns(self, imagined: Imagined) -> Tensor:
         """Return the discounted imagined returns ``(B,)`` with the value of the last state, for the policy to raise.
 
-        What follows counts as far as it is likely that the episode goes on.
+        What follows is weighted by the probability that the episode has not ended.
         """
         horizon = imagined.rewards.shape[1]
         weights = self.discount ** torch.arange(horizon + 1).to(imagined.rewards)
@@ -76,7 +76,7 @@ class ValueBootstrap(nn.Module):
     def loss(self, imagined: Imagined) -> Tensor:
         """Return the critic's mean squared error, in units of its first targets' spread.
 
-        An error of a state counts as far as it is likely that the episode goes on until then.
+        The error of a state is weighted by the probability that the episode has not ended before it.
         """
         states, survival = imagined.states.detach(), imagined.survival.detach()
         values = while_it_goes_on(self.target(states[:, 1:]).detach(), survival[:, 1:])

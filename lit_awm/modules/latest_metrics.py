@@ -9,14 +9,14 @@ from torch import Tensor
 class LatestMetrics:
     """What each phase last measured: a row of the log holds all of it, whichever phase the row is written in.
 
-    It belongs into a checkpoint, since a run that goes on within an epoch logs what was measured before.
+    It belongs in a checkpoint, since a run that goes on within an epoch logs what was measured before.
     """
 
     def __init__(self) -> None:
         self._by_phase: dict[str, dict[str, Tensor]] = {}
 
     def update(self, phase: str, metrics: dict[str, Tensor]) -> None:
-        """Keep what a phase has measured, scalars by their names in the log; what it measures not each time stays."""
+        """Keep what a phase has measured, scalars by their names in the log; others of the phase keep their value."""
         self._by_phase[phase] = self._by_phase.get(phase, {}) | metrics
 
     def log(self, module: LightningModule, batch_size: int) -> None:

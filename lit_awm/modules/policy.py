@@ -38,8 +38,8 @@ class PolicyModule(LightningModule):
             update before, as long as initial states and world model stay the same; ``"auto"`` is the cheapest method
             that can serve the other arguments, see :func:`~lit_awm.imagination.cheapest_method`.
         policy_input_gradient: Share of the gradient that passes through the states that the policy reads.
-        tolerance: Largest change between updates that ``"warm"`` takes without doing more in the next one: of states in
-            standard deviations, of the gradient through them relative to its size; see
+        tolerance: If states (in standard deviations) or the gradient through them (relative to its norm) have changed
+            by more than this in an update, ``"warm"`` refines or solves for them in the next one; see
             :class:`~lit_awm.modules.warm_start.WarmStart`.
         refine: The most passes without gradient by which ``"warm"`` then refines states.
         checkpoint: Whether to save memory by computing predictions once more in the backward pass, see
@@ -54,9 +54,9 @@ class PolicyModule(LightningModule):
             learn. That makes it a little smaller: by a fourteenth with seven others.
         entropy_weight: Weight of the entropy bonus per step, in units of reward, for a stochastic policy: a number, or
             a schedule over the policy's updates.
-        disagreement_weight: What a step costs, in units of reward, where the members of an ensemble disagree about what
-            follows it by as much as a step usually is. It keeps a policy where there are data. The ensemble is the
-            world model, or, where models alternate, the teacher.
+        disagreement_weight: What a step costs, in units of reward, where the standard deviation of what an ensemble
+            predicts is as large as a typical step; the cost is proportional to it. It keeps a policy where there are
+            data. The ensemble is the world model, or, where models alternate, the teacher.
         bootstrap: Makes, from ``S``, what stands for the rewards after the horizon; None counts none, and discounts
             none. Its critic is fitted by the same optimizer.
         optimizer: Makes the optimizer from the parameters.
