@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import lit_awm
 from lit_awm.cli import main
 from lit_awm.data.formats import read_rows, to_trajectories
 
@@ -35,6 +36,12 @@ def test_recordings_are_learned_from(
     assert "cost" in out
     assert "disagreement" in out
     assert list(Path("runs/offline_policy").rglob("trajectory.png"))
+    (path,) = map(str, Path("runs/offline_policy").rglob("last.ckpt"))
+    assert main(["export", path, "--out", "bundle", "--formats", "safetensors"]) == 0
+    assert lit_awm.load_policy("bundle").sample(torch.zeros(2, 2)).shape == (2, 1)
+    with pytest.raises(SystemExit):
+        main(["evaluate", path])
+    assert "what was learned from recordings can be exported" in capsys.readouterr().err
 
 
 def test_what_a_policy_does_is_recorded(

@@ -62,21 +62,32 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
+SIZES = {
+    "batch": "trajectories that are imagined at once",
+    "width": "width of the world model",
+    "layers": "number of its layers",
+    "heads": "number of its attention heads",
+    "policy_width": "width of the policy",
+}
+
+
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lit-awm benchmark", description=main.__doc__, allow_abbrev=False)
     parser.add_argument("what", choices=["imagination"], help="what to measure")
     parser.add_argument("--horizons", help=f"steps to imagine (default: {HORIZONS['cpu']}, on a GPU up to 8000)")
-    parser.add_argument("--families", default=",".join(FAMILIES), help="which families (default: all)")
+    parser.add_argument("--families", default=",".join(FAMILIES), help=f"which of {', '.join(FAMILIES)} (default: all)")
     default = Size()
-    for name in Size._fields:
+    for name, what in SIZES.items():
         number = getattr(default, name)
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=number, help=f"(default: {number})")
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=number, help=f"{what} (default: {number})")
     parser.add_argument("--threads", type=int, default=1, help="threads of a CPU (default: 1)")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each, of which the fastest counts (default: 5)")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="(default: fp32)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the arithmetic (default: fp32)")
     parser.add_argument("--compile", action="store_true", help="measure replay with a compiled decoding too")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--device", choices=["cpu", "cuda"], default=device, help=f"(default: {device})")
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], default=device, help=f"where to measure (default: {device})"
+    )
     parser.add_argument(
         "--out", type=folder_to_write, default="runs/benchmark", help="folder for table, figure and data"
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import yaml
+from lightning.pytorch import LightningDataModule
 
 from lit_awm.checkpoints import CONFIG_KEY
 from lit_awm.checkpoints.files import DamagedFileError, unpack
@@ -13,24 +14,43 @@ from lit_awm.data import ExperienceDataModule
 from lit_awm.modules import AgentModule, AlternatingModule, PolicyModule
 from lit_awm.recipes import make_cli
 
+Module: TypeAlias = AlternatingModule | PolicyModule | AgentModule
+
 
 class Run(NamedTuple):
     """A module with the weights of a checkpoint, the data that it was fitted on, and what both were made from."""
 
-    module: AlternatingModule | PolicyModule | AgentModule
+    module: Module
     data: ExperienceDataModule
     checkpoint: dict[str, Any]
     recipe: dict[str, Any]
 
 
 def load_run(path: Path) -> Run:
+    """Rebuild a run as :func:`rebuild` does, with the environment that its policy acts in.
+
+    Raises:
+        ValueError: As :func:`rebuild`; or if the policy was learned from recordings, which have no environment.
+    """
+    module, data, checkpoint, recipe = rebuild(path)
+    if not isinstance(data, ExperienceDataModule):
+        raise ValueError(
+            f"checkpoint must hold the environment of an ExperienceDataModule, got a {type(data).__name__}: what was "
+            "learned from recordings can be exported, by `lit-awm export`."
+        )
+    return Run(module, data, checkpoint, recipe)
+
+
+def rebuild(path: Path) -> tuple[Module, LightningDataModule | None, dict[str, Any], dict[str, Any]]:
     """Rebuild module and data by the recipe in a checkpoint, and load its weights.
 
     The file holds no code, but names classes and systems, whose modules are imported: load only what you trust.
 
+    Returns:
+        The module, the data, the checkpoint and the recipe.
+
     Raises:
-        ValueError: If there is no such file, it holds no recipe of `lit-awm fit`, or no policy with the environment of
-            an ``ExperienceDataModule``.
+        ValueError: If there is no such file, or it holds no recipe of `lit-awm fit`, or no policy.
     """
     if not path.is_file():
         raise ValueError(f"checkpoint must be a file, got {str(path)!r}.")
@@ -46,13 +66,7 @@ def load_run(path: Path) -> Run:
             f"checkpoint must come from `lit-awm fit`, which stores its recipe; {path} has none."
         ) from error
     cli = make_cli(recipe | {"trainer": {"logger": False, "accelerator": "cpu"}}, run=False)
-    data, module = cli.datamodule, cli.model
-    if not isinstance(data, ExperienceDataModule) or not isinstance(
-        module, (AlternatingModule, PolicyModule, AgentModule)
-    ):
-        raise ValueError(
-            "checkpoint must hold a policy and the environment of an ExperienceDataModule, got "
-            f"{type(module).__name__} and {type(data).__name__}."
-        )
+    if not isinstance(module := cli.model, Module):
+        raise ValueError(f"checkpoint must hold a policy, got a {type(module).__name__}.")
     module.load_state_dict(checkpoint["state_dict"])
-    return Run(module, data, checkpoint, recipe)
+    return module, cli.datamodule, checkpoint, recipe

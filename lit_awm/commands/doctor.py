@@ -72,6 +72,8 @@ def main(arguments: list[str]) -> int:
         print_result(found, as_json=False)
         for problem in problems:
             print(f"PROBLEM           {problem}")  # noqa: T201
+        if not problems:
+            print("no problems found")  # noqa: T201
     return int(bool(problems))
 
 

@@ -18,7 +18,7 @@ from torch.export import Dim
 
 from lit_awm.bundles import check_same, describe, make_bundle
 from lit_awm.checkpoints.files import write_atomically
-from lit_awm.commands.checkpoint import load_run
+from lit_awm.commands.checkpoint import rebuild
 from lit_awm.commands.output import folder_to_write
 from lit_awm.commands.subjects import parse_list
 from lit_awm.models import Policy, WorldModel
@@ -75,10 +75,10 @@ def main(arguments: list[str]) -> int:
             f"format onnx needs {', '.join(missing)}: pip install 'lit-awm[onnx]', or leave it out of --formats."
         )
     try:
-        run = load_run(options.checkpoint)
+        whole, _, _, recipe = rebuild(options.checkpoint)
     except ValueError as error:
         parser.error(str(error))
-    module = run.module.policy if isinstance(run.module, AlternatingModule) else run.module
+    module = whole.policy if isinstance(whole, AlternatingModule) else whole
     if isinstance(module, AgentModule):
         parser.error(f"checkpoint must hold a policy with its world model, got {type(module).__name__}.")
     policy, world_model = module.policy.cpu().eval(), module.world_model.cpu().eval()
@@ -91,7 +91,7 @@ def main(arguments: list[str]) -> int:
         facts = {"clock_step": world_model.clock_step, "known_reward": world_model.knows_reward}
         sizes = {"state_dim": policy.state_dim, "action_dim": policy.action_dim}
         try:
-            contents = make_bundle(describe(run.recipe, **sizes, **facts), policy, world_model)
+            contents = make_bundle(describe(recipe, **sizes, **facts), policy, world_model)
         except ValueError as error:
             contents, problems = {}, [f"safetensors: {error}"]
         _write(folder, contents)

@@ -35,9 +35,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--out", type=Path, help=f"file to write, ending in {', '.join(FORMATS)} (default: beside the log)"
     )
-    parser.add_argument("--curves", action="store_true", help="states and actions, also where the task can be drawn")
     parser.add_argument(
-        "--frames", type=int, default=100, help="at most so many, evenly over the episode (default: 100)"
+        "--curves", action="store_true", help="draw curves of states and actions, even where the task can draw itself"
+    )
+    parser.add_argument(
+        "--frames", type=int, default=100, help="most frames, spread evenly over the episode (default: 100)"
     )
     parser.add_argument("--fps", type=float, default=15.0, help=f"frames per second, at least {SLOWEST} (default: 15)")
     parser.add_argument(

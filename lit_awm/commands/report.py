@@ -15,7 +15,9 @@ def main(arguments: list[str]) -> int:
     """Make one page of learning curves, scores and statistics about runs, with its tables and figures beside it."""
     parser = argparse.ArgumentParser(prog="lit-awm report", description=main.__doc__, allow_abbrev=False)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs, or folders with such folders in them")
-    parser.add_argument("--out", type=folder_to_write, default="runs/report", help="folder for the page")
+    parser.add_argument(
+        "--out", type=folder_to_write, default="runs/report", help="folder for the page (default: runs/report)"
+    )
     parser.add_argument("--title", default="Runs", help="of the page")
     options = parser.parse_args(arguments)
     try:

@@ -19,7 +19,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--all", action="store_true", help="all of them")
     parser.add_argument("--quick", action="store_true", help="fewer seeds, systems and updates, shorter horizons")
     parser.add_argument("--seeds", type=int, help="number of seeds, in place of each study's own")
-    parser.add_argument("--out", type=folder_to_write, default="runs/studies", help="folder for figures and data")
+    parser.add_argument(
+        "--out",
+        type=folder_to_write,
+        default="runs/studies",
+        help="folder for figures and data (default: runs/studies)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args(arguments)
     if (options.study is None) != options.all:

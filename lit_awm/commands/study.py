@@ -41,7 +41,8 @@ def main(arguments: list[str]) -> int:
     """Run methods on systems with several seeds, side by side, and make a table and a report.
 
     Every run is a process of its own on one thread. The same command again goes on where it was interrupted. Further
-    options are those of `lit-awm fit`, and hold for all runs.
+    options are those of `lit-awm fit`, written as --data.turns=1, and hold for all runs; those that make up a job
+    (environment, length, seed, number of episodes) are the study's own.
     """
     parser = argparse.ArgumentParser(prog="lit-awm study", description=main.__doc__, allow_abbrev=False)
     parser.add_argument("what", choices=["myriad"], help="which systems to study: those of the Myriad testbed")
@@ -65,7 +66,12 @@ def main(arguments: list[str]) -> int:
         help="where: on this machine, or on the Ray cluster that RAY_ADDRESS names, whose machines must see the same "
         "files (default: local)",
     )
-    parser.add_argument("--out", type=folder_to_write, default="runs/study", help="folder for runs, table and report")
+    parser.add_argument(
+        "--out",
+        type=folder_to_write,
+        default="runs/study",
+        help="folder for runs, table and report (default: runs/study)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options, more = parser.parse_known_args(arguments)
     methods = parse_list(parser, options.methods, "methods", NAMES)

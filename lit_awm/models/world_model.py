@@ -162,7 +162,7 @@ class WorldModel(nn.Module, ABC):
             raise ValueError(f"actions must have shape (B, H, {self.action_dim}), got {tuple(actions.shape)}.")
         if states.ndim != 3 or states.shape[-1] != self.state_dim:
             raise ValueError(f"states must have shape (B, H, {self.state_dim}), got {tuple(states.shape)}.")
-        if len(states) != len(actions) or (self.reads_later_states and states.shape[1] != actions.shape[1]):
+        if states.shape[0] != actions.shape[0] or (self.reads_later_states and states.shape[1] != actions.shape[1]):
             raise ValueError(
                 f"states must have B and H of actions {tuple(actions.shape[:2])}, got {tuple(states.shape[:2])}."
             )
