@@ -47,7 +47,10 @@ def _page(name: str, text: str) -> str:
         "What each number means is told with [the table of all tasks](../environments.md#optima).",
     ]
     if reached := _row_of(name, "docs/results.md"):
-        told = "Regret, and in brackets gap; see [the results](../results.md) for what is compared, and how often."
+        told = (
+            "Of `actions`, the method of this package, the median (lowest to highest) over three seeds; of the others "
+            "regret, and in brackets gap. See [the results](../results.md) for what is compared."
+        )
         parts += ["## What methods reach", reached, told]
     return "\n\n".join([*parts, "## Parameters", f"::: {_class(name)}", ""])
 

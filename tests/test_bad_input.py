@@ -101,7 +101,7 @@ OPTIONS = [  # after `lit-awm fit --config bear_populations`, with words of the 
     (f"{POLICY}.hidden_dim 0", "hidden_dim must be at least 1, got 0"),
     (f"{POLICY}.num_layers -1", "num_layers must be at least 0, got -1"),
     (f"{POLICY}.num_frequencies -1", "num_frequencies must be at least 0, got -1"),
-    (f"{POLICY} TanhNormalPolicy {POLICY}.initial_deviation -1", "initial_deviation must be between 0.001 and 7, got -1"),
+    (f"{POLICY} TanhNormalPolicy {POLICY}.initial_deviation -1", "initial_deviation must be between 0.001 and 7"),
     (f"{MODULE}.imagination fast", "policy_module.imagination must be one of sequential, .*auto, got fast"),
     (f"{MODULE}.imagination_horizon 0", "horizon must be at least 1, got 0"),
     (f"{MODULE}.imagination_horizon 200", "max_horizon 100, got 200"),
