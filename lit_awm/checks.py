@@ -81,6 +81,23 @@ def check_count(minimum: int = 1, **arguments: int) -> None:
             raise ValueError(f"{name} must be a whole number, got {value}.")
 
 
+def check_horizon(horizon: int, longest: int | None, owner: str, remedy: str) -> None:
+    """Reject a horizon below 1 or beyond what there are positions for.
+
+    Args:
+        horizon: The horizon.
+        longest: The ``max_horizon`` of its owner; None if there is no limit.
+        owner: Who has the limit, as "the model".
+        remedy: The way out.
+
+    Raises:
+        ValueError: If the horizon is out of its range.
+    """
+    check_count(1, horizon=horizon)
+    if longest is not None and horizon > longest:
+        raise ValueError(f"horizon must be between 1 and {owner}'s max_horizon {longest}, got {horizon}. {remedy}")
+
+
 def check_writable(folder: Path, name: str) -> None:
     """Reject a folder in which nothing can be written, or made.
 

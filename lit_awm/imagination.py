@@ -180,9 +180,7 @@ def imagine(
     """
     check_method(method, world_model, policy, policy_input_gradient, checkpoint)
     world_model.check_start(initial_state, horizon)
-    _check_use(method, refine, tolerance, costates=costates, decoder=decoder)
-    if costates is not None and policy_input_gradient == 0:
-        raise ValueError("costates must be None with policy_input_gradient 0, which needs none. Leave them out.")
+    _check_use(method, refine, tolerance, policy_input_gradient, costates=costates, decoder=decoder)
     shape = (len(initial_state), horizon, policy.action_dim)
     of_actions = {"action_noise": action_noise, "action_gradient": action_gradient}
     _check_shapes(shape, policy.state_dim, method, previous_states, **of_actions)
@@ -265,7 +263,7 @@ def _find_inputs(
     return _Inputs(states, passes, has_decoded=True)
 
 
-def _check_use(method: str, refine: int, tolerance: float, **of_inputs: object) -> None:
+def _check_use(method: str, refine: int, tolerance: float, policy_input_gradient: float, **of_inputs: object) -> None:
     check_count(0, refine=refine)
     check_at_least(0, tolerance=tolerance)
     if refine and method != "warm":
@@ -274,6 +272,8 @@ def _check_use(method: str, refine: int, tolerance: float, **of_inputs: object) 
         if given is not None and method == "sequential":
             kind = type(given).__name__
             raise ValueError(f"{name} must be None for method 'sequential', got a {kind}. Use 'replay' or 'warm'.")
+    if of_inputs["costates"] is not None and policy_input_gradient == 0:
+        raise ValueError("costates must be None with policy_input_gradient 0, got a CostateIteration. Leave them out.")
 
 
 def _check_shapes(

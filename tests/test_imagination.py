@@ -449,6 +449,7 @@ def test_an_actions_model_that_iterates_a_transition_has_the_markovian_gradient(
         ),
         ({"method": "replay", "refine": 2}, "refine is for method 'warm', got 2 and method 'replay'"),
         ({"method": "sequential", "costates": CostateIteration()}, "costates must be None for method .sequential."),
+        ({"method": "replay", "costates": CostateIteration()}, "costates must be None with policy_input_gradient 0"),
         ({"method": "warm", "refine": -1}, "refine must be at least 0, got -1"),
         ({"method": "warm", "tolerance": -1.0}, "tolerance must be at least 0, got -1.0"),
         ({"method": "sequential", "policy_input_gradient": 2.0}, "policy_input_gradient must be between 0 and 1"),

@@ -44,35 +44,7 @@ def main(arguments: list[str]) -> int:
     options are those of `lit-awm fit`, written as --data.turns=1, and hold for all runs; those that make up a job
     (environment, length, seed, number of episodes) are the study's own.
     """
-    parser = argparse.ArgumentParser(prog="lit-awm study", description=main.__doc__, allow_abbrev=False)
-    parser.add_argument("what", choices=["myriad"], help="which systems to study: those of the Myriad testbed")
-    parser.add_argument("--methods", default=DEFAULT, help=f"of {', '.join(NAMES)} (default: {DEFAULT})")
-    parser.add_argument("--systems", default=",".join(SYSTEMS), help="which systems (default: all)")
-    parser.add_argument("--lengths", help="steps of an episode, one or more (default: each system's own, mostly 100)")
-    parser.add_argument("--seeds", type=int, default=10, help="number of seeds (default: 10)")
-    parser.add_argument(
-        "--env-steps",
-        type=int,
-        default=5000,
-        help="budget of environment steps of a run, counted in episodes of 100 steps: longer episodes are as many, and "
-        "of shorter ones as many as fit into 100 steps take the place of one (default: 5000)",
-    )
-    cores = os.cpu_count() or 1
-    parser.add_argument("--jobs", type=int, default=cores, help=f"runs side by side (default: {cores}, the cores here)")
-    parser.add_argument(
-        "--executor",
-        choices=get_args(Executor),
-        default="local",
-        help="where: on this machine, or on the Ray cluster that RAY_ADDRESS names, whose machines must see the same "
-        "files (default: local)",
-    )
-    parser.add_argument(
-        "--out",
-        type=folder_to_write,
-        default="runs/study",
-        help="folder for runs, table and report (default: runs/study)",
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser = _make_parser()
     options, more = parser.parse_known_args(arguments)
     methods = parse_list(parser, options.methods, "methods", NAMES)
     if "online_dt" in methods and find_spec("transformers") is None:  # now, not in every run
@@ -104,6 +76,39 @@ def main(arguments: list[str]) -> int:
     if not options.json:
         print(f"{len(jobs)} runs on the CPU, {options.jobs} side by side, one thread each: {options.out}")  # noqa: T201
     return _run(jobs, options, more, shlex.join(["lit-awm", "study", *arguments]))
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="lit-awm study", description=main.__doc__, allow_abbrev=False)
+    parser.add_argument("what", choices=["myriad"], help="which systems to study: those of the Myriad testbed")
+    parser.add_argument("--methods", default=DEFAULT, help=f"of {', '.join(NAMES)} (default: {DEFAULT})")
+    parser.add_argument("--systems", default=",".join(SYSTEMS), help="which systems (default: all)")
+    parser.add_argument("--lengths", help="steps of an episode, one or more (default: each system's own, mostly 100)")
+    parser.add_argument("--seeds", type=int, default=10, help="number of seeds (default: 10)")
+    parser.add_argument(
+        "--env-steps",
+        type=int,
+        default=5000,
+        help="budget of environment steps of a run, counted in episodes of 100 steps: longer episodes are as many, and "
+        "of shorter ones as many as fit into 100 steps take the place of one (default: 5000)",
+    )
+    cores = os.cpu_count() or 1
+    parser.add_argument("--jobs", type=int, default=cores, help=f"runs side by side (default: {cores}, the cores here)")
+    parser.add_argument(
+        "--executor",
+        choices=get_args(Executor),
+        default="local",
+        help="where: on this machine, or on the Ray cluster that RAY_ADDRESS names, whose machines must see the same "
+        "files (default: local)",
+    )
+    parser.add_argument(
+        "--out",
+        type=folder_to_write,
+        default="runs/study",
+        help="folder for runs, table and report (default: runs/study)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    return parser
 
 
 def _run(jobs: list[Job], options: argparse.Namespace, more: list[str], command: str) -> int:

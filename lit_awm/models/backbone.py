@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lit_awm.checks import check_count
+from lit_awm.checks import check_horizon
 
 
 class Backbone(nn.Module, ABC):
@@ -46,12 +46,7 @@ class Backbone(nn.Module, ABC):
         Raises:
             ValueError: If ``horizon`` is below 1 or beyond ``max_horizon``.
         """
-        check_count(1, horizon=horizon)
-        if self.max_horizon is not None and horizon > self.max_horizon:
-            raise ValueError(
-                f"horizon must be between 1 and the backbone's max_horizon {self.max_horizon}, got {horizon}. Raise "
-                "`max_horizon`."
-            )
+        check_horizon(horizon, self.max_horizon, "the backbone", "Raise `max_horizon`.")
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map a whole sequence ``(B, H, D)`` to ``(B, H, D)`` in parallel."""

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lit_awm.checks import check_count
+from lit_awm.checks import check_horizon
 from lit_awm.models.continuation import Continuation
 from lit_awm.models.reward import RewardModel
 from lit_awm.models.standardizer import Standardizer, set_aside
@@ -184,12 +184,8 @@ class WorldModel(nn.Module, ABC):
         Raises:
             ValueError: If ``horizon`` is below 1 or beyond ``max_horizon``.
         """
-        check_count(1, horizon=horizon)
-        if self.max_horizon is not None and horizon > self.max_horizon:
-            raise ValueError(
-                f"horizon must be between 1 and the model's max_horizon {self.max_horizon}, got {horizon}. "
-                "Lower `imagination_horizon` and `slice_length`, or raise `max_horizon` of the world model's backbone."
-            )
+        remedy = "Lower `imagination_horizon` and `slice_length`, or raise `max_horizon` of the world model's backbone."
+        check_horizon(horizon, self.max_horizon, "the model", remedy)
 
     def has_ended(self, states: Tensor) -> Tensor:
         """Tell in which of the states ``(..., S)`` an episode is over, ``(...)``: where the clock has reached its end.
