@@ -121,7 +121,7 @@ OPTIONS = [  # after `lit-awm fit --config bear_populations`, with words of the 
     (f"{MODULE}.scheduler null", "cannot be null on the command line; say so in a file"),
     (f"{MODULE}.scheduler.period 0", "period must be at least 1, got 0"),
     ("--model.world_model_module.optimizer.lr -1", "lr and adam_lr must be positive, got -1.0"),
-    ("--model.gradient_clip_val -1", "gradient_clip_val must be positive, got -1"),
+    ("--model.gradient_clip_val -1", "gradient_clip_val must be positive or null, got -1"),
     ("--model.accumulate 2", "accumulate must be 1 with imagination 'warm', got 2"),
     ("--model.known_reward maybe", "model.known_reward must be true or false, got maybe"),
     ("--ckpt_path nowhere.ckpt", "no checkpoint can be read: nowhere.ckpt is not there"),

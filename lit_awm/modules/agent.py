@@ -85,6 +85,7 @@ class AgentModule(LightningModule, ABC):
         return loss
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, then count it and move target networks, before callbacks save a checkpoint."""
         super().optimizer_step(*args, **kwargs)
         self.after_update()
 

@@ -12,7 +12,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from tensordict import TensorDict
 from torch import Tensor
 
-from lit_awm.checks import check_count, check_positive
+from lit_awm.checks import check_count
 from lit_awm.distributed import OwnReduction, average_gradients, check_strategy, load_ranks, save_ranks
 from lit_awm.models import Policy, RewardFn, RewardModel, SimulatorWorldModel, StepFn, WorldModel
 from lit_awm.modules.candidates import Candidates, Champion
@@ -100,8 +100,8 @@ class AlternatingModule(LightningModule):
         check_count(1, accumulate=accumulate)
         if judge_horizon is not None:
             check_count(1, judge_horizon=judge_horizon)
-        if gradient_clip_val is not None:
-            check_positive(gradient_clip_val=gradient_clip_val)
+        if gradient_clip_val is not None and not gradient_clip_val > 0:
+            raise ValueError(f"gradient_clip_val must be positive or null, got {gradient_clip_val}.")
         known_reward_fn = _known_reward_fn(known_reward, known_reward_fn)
         learned_reward = None if known_reward or reward is None else reward(state_dim, action_dim)
         known: dict[str, Any] = {"reward_fn": learned_reward or known_reward_fn, "clock_step": clock_step}

@@ -11,14 +11,15 @@ class Frozen(Callback):
 
     Args:
         module: Whose parameters; those that were frozen before stay so afterwards.
+        owner: During whose fit; the same trainer may fit ``module`` itself afterwards.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
+    def __init__(self, module: nn.Module, owner: LightningModule) -> None:
+        self.module, self.owner = module, owner
         self._frozen: list[nn.Parameter] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit":
+        if stage == "fit" and pl_module is self.owner:
             self._frozen += [each for each in self.module.parameters() if each.requires_grad]
             self.module.requires_grad_(False)
 

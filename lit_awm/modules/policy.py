@@ -251,14 +251,14 @@ class PolicyModule(LightningModule):
         self.adopt_statistics()
 
     def configure_callbacks(self) -> list[Callback]:
-        return [Frozen(self.world_model)]
+        return [Frozen(self.world_model, owner=self)]
 
     def on_train_batch_start(self, batch: TensorDict, batch_idx: int) -> None:
         if batch_idx == 0:
             self.forget()
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        # Not when the batch ends: callbacks that save a checkpoint then come before the module.
+        """Step, and count it: not when the batch ends, since callbacks that save a checkpoint then come first."""
         super().optimizer_step(*args, **kwargs)
         self.after_update()
 

@@ -87,3 +87,13 @@ def test_a_fit_that_is_interrupted_leaves_horizon_and_parameters_as_they_were(
         make_trainer(max_epochs=1, callbacks=[callback(), Interrupt()]).fit(module, data)
     assert module.imagination_horizon == 10
     assert [each for each in module.world_model.parameters() if not each.requires_grad] == [frozen]
+
+
+def test_a_trainer_may_fit_the_world_model_after_a_policy_in_it(make_trainer: Callable[..., Trainer]) -> None:
+    module, data = make()
+    trainer = make_trainer(max_epochs=1)
+    trainer.fit(module, data)
+    before = torch.cat([each.detach().flatten() for each in module.world_model.parameters()])
+    trainer.fit_loop.max_epochs = 2
+    trainer.fit(WorldModelModule(module.world_model), data)
+    assert not torch.equal(torch.cat([each.detach().flatten() for each in module.world_model.parameters()]), before)

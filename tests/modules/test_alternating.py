@@ -235,7 +235,8 @@ def test_a_scheduler_that_waits_for_a_plateau_is_refused(make_trainer: Callable[
     [
         ({"accumulate": 0}, "accumulate must be at least 1, got 0"),
         ({"judge_horizon": 0}, "judge_horizon must be at least 1, got 0"),
-        ({"gradient_clip_val": 0.0}, "gradient_clip_val must be positive, got 0"),
+        ({"gradient_clip_val": 0.0}, "gradient_clip_val must be positive or null, got 0"),
+        ({"gradient_clip_val": float("nan")}, "gradient_clip_val must be positive or null, got nan"),
         ({"accumulate": 2, "imagination": "warm"}, "accumulate must be 1 with imagination 'warm', got 2"),
     ],
 )
