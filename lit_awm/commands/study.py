@@ -14,6 +14,7 @@ from typing import get_args
 
 from lit_awm.analysis.report import write_report
 from lit_awm.analysis.runs import find_runs
+from lit_awm.checks import did_you_mean
 from lit_awm.commands.output import folder_to_write
 from lit_awm.commands.subjects import parse_list
 from lit_awm.envs.factory import describe_options
@@ -56,7 +57,10 @@ def main(arguments: list[str]) -> int:
         if getattr(options, name) < least:
             parser.error(f"{name} must be at least {least}, got {getattr(options, name)}.")
     if stray := [word for word in more if not re.match("--(config|trainer|model|data)[.+=]", word) or "=" not in word]:
-        parser.error(f"options of `lit-awm fit` must be written as --data.name=value and the like, got {stray[0]}.")
+        hint = did_you_mean(stray[0].partition("=")[0], [f"--{name.replace('_', '-')}" for name in vars(options)])
+        parser.error(
+            f"options of `lit-awm fit` must be written as --data.name=value and the like, got {stray[0]}.{hint}"
+        )
     if own := [word for word in more if re.match(OF_JOBS, word.replace("init_args.", ""))]:
         parser.error(f"options of `lit-awm fit` must not hold {own[0]}, which the study sets for every run.")
     if set(REFERENCES) & set(methods) and any(word.startswith("--data.env_options") for word in more):

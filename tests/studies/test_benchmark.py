@@ -177,7 +177,7 @@ def test_a_table_has_the_median_over_seeds_with_the_range() -> None:
         (["--seeds", "0"], "seeds must be at least 1, got 0"),
         (["--env-steps", "100"], "env_steps must be at least 1300, got 100"),
         (["--data.capacity", "300"], "must be written as --data.name=value and the like, got --data.capacity"),
-        (["--seed=3"], "must be written as --data.name=value and the like, got --seed=3"),
+        (["--seed=3"], "must be written as --data.name=value and the like, got --seed=3. Did you mean '--seeds'?"),
         (["--seed_everything=3"], "must be written as --data.name=value and the like, got --seed_everything=3"),
         (["--data.env=tumour"], "must not hold --data.env=tumour, which the study sets for every run"),
         (["--data.init_args.num_envs=3"], "must not hold --data.init_args.num_envs=3"),
