@@ -200,6 +200,9 @@ def test_a_run_leaves_checkpoint_log_figure_and_recipe_and_says_where(capsys: py
     names = {"world_model/loss", "world_model/grad_norm", "policy/return", "policy/grad_norm", "eval/return"}
     names |= {"env_steps", "model_updates", "policy_updates", "time/env_steps_per_s"}
     assert names <= set(header)
+    told = set(re.findall(r"`([\w./]+)`", (Path(__file__).parents[1] / "docs" / "concepts.md").read_text("utf-8")))
+    for name in {*header} - {"epoch"}:
+        assert told & {name, f".../{name.partition('/')[2]}", f"PHASE/{name.partition('/')[2]}"}, name
 
 
 def test_a_checkpoint_is_scored_by_its_own_recipe_as_validation_scored_it(capsys: pytest.CaptureFixture[str]) -> None:
