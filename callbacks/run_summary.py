@@ -14,14 +14,24 @@ FAR = 1.0  # disagreement of an ensemble, in steps as large as those of the data
 class RunSummary(Callback):
     """Print scores, errors, environment steps, time, and the paths of checkpoint, log and figure.
 
-    It prints what the other callbacks have logged and written, and leaves out what they have not.
+    It prints what the other callbacks have logged and written, and leaves out what they have not; and says so if the run
+    that was gone on with had ended before.
     """
 
+    _has_trained = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._has_trained = True
+
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        has_trained, self._has_trained = self._has_trained, False
         log_dir = trainer.log_dir  # a collective call
         if not trainer.is_global_zero:
             return
         rows = self._scores(trainer)
+        if not has_trained:
+            told = f"the run has ended before, after {trainer.current_epoch} epochs; raise --trainer.max_epochs to go on"
+            rows.insert(0, ("nothing to do", told))
         checkpoint = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)
         if checkpoint is not None:
             rows.append(("checkpoint", checkpoint.best_model_path or checkpoint.last_model_path))

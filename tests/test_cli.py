@@ -247,10 +247,13 @@ def test_the_same_command_with_resume_begins_a_run_and_goes_on_with_it(capsys: p
     folder = Path("runs/bear_populations/version_0")
     before = (folder / "metrics.csv").read_text()
     assert run("fit", *options) == 0  # it had ended
-    assert f"resuming {folder}/checkpoints/last.ckpt" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"resuming {folder}/checkpoints/last.ckpt" in out
+    assert "the run has ended before, after 2 epochs; raise --trainer.max_epochs to go on" in out
     assert (folder / "metrics.csv").read_text() == before
     assert run("fit", *options, "--trainer.max_epochs", "3") == 0
     out = capsys.readouterr().out
+    assert "nothing to do" not in out
     assert "changed since the checkpoint was made:\n  trainer.max_epochs: 2 before, 3 now" in out
     assert not (folder.parent / "version_1").exists()
     rows = (folder / "metrics.csv").read_text().splitlines()
