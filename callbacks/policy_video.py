@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -12,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_awm.analysis.film import film
 from lit_awm.analysis.trajectories import save_animation
+from lit_awm.checkpoints import run_folder
 from lit_awm.checkpoints.files import write_beside_log
 from lit_awm.checks import check_count, check_positive
 from lit_awm.data import ExperienceDataModule
@@ -21,7 +21,7 @@ VIDEO = "policy"
 
 
 class PolicyVideo(Callback):
-    """Write ``policy.gif`` into the log directory: an episode of the policy, as ``lit-awm play`` shows it.
+    """Write ``policy.gif`` into the folder of the run: an episode of the policy, as ``lit-awm play`` shows it.
 
     It is made when training ends, and handed to the logger of wandb. An episode more in the real environment of an
     :class:`~lit_awm.data.ExperienceDataModule` is played for it, which is neither counted nor learned from. Where there
@@ -63,8 +63,8 @@ class PolicyVideo(Callback):
 
     def _film(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._made_after = self._count
-        log_dir = trainer.log_dir  # a collective call
-        if log_dir is None or not trainer.is_global_zero or not self._can_film:
+        folder = run_folder(trainer)  # a collective call
+        if folder is None or not trainer.is_global_zero or not self._can_film:
             return
         module: Any = pl_module
         states = generator_states()
@@ -72,7 +72,7 @@ class PolicyVideo(Callback):
         set_generator_states(states)
         if shown.problem:
             rank_zero_warn(f"PolicyVideo shows curves, since the task cannot be drawn here: {shown.problem}")
-        path, content = Path(log_dir) / f"{VIDEO}.gif", io.BytesIO()
+        path, content = folder / f"{VIDEO}.gif", io.BytesIO()
         save_animation(shown.images, content, self.frames_per_second, "GIF")
         write_beside_log(path, content.getvalue())
         for logger in trainer.loggers:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_warn
+
+from lit_awm.checkpoints import run_folder
 
 FAR = 1.0  # disagreement of an ensemble, in steps as large as those of the data are
 
@@ -14,8 +14,8 @@ FAR = 1.0  # disagreement of an ensemble, in steps as large as those of the data
 class RunSummary(Callback):
     """Print scores, errors, environment steps, time, and the paths of checkpoint, log and figure.
 
-    It prints what the other callbacks have logged and written, and leaves out what they have not; and says so if the run
-    that was gone on with had ended before.
+    It prints what the other callbacks have logged and written, and leaves out what they have not. If the run that was
+    gone on with had ended before, it says so.
     """
 
     _has_trained = False
@@ -25,20 +25,19 @@ class RunSummary(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         has_trained, self._has_trained = self._has_trained, False
-        log_dir = trainer.log_dir  # a collective call
+        folder = run_folder(trainer)  # a collective call
         if not trainer.is_global_zero:
             return
         rows = self._scores(trainer)
         if not has_trained:
-            told = f"the run has ended before, after {trainer.current_epoch} epochs; raise --trainer.max_epochs to go on"
+            told = f"the run has ended, after {trainer.current_epoch} epochs; raise --trainer.max_epochs to go on"
             rows.insert(0, ("nothing to do", told))
         checkpoint = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)
         if checkpoint is not None:
             rows.append(("checkpoint", checkpoint.best_model_path or checkpoint.last_model_path))
-        if log_dir:
-            names = {"log": "metrics.csv", "figure": "trajectory.png"}
-            files = {what: Path(log_dir) / name for what, name in names.items()}
-            rows += [(what, str(path)) for what, path in files.items() if path.is_file()]
+        files = {"log": "metrics.csv", "figure": "trajectory.png"}
+        paths = {what: folder / name for what, name in files.items()} if folder is not None else {}
+        rows += [(what, str(path)) for what, path in paths.items() if path.is_file()]
         print("\n" + "\n".join(f"{name:<18}{value}" for name, value in rows if value))  # noqa: T201
 
     @staticmethod

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from tensordict import TensorDict
 
 from lit_awm.analysis.trajectories import draw_trajectory, imagine_states
+from lit_awm.checkpoints import run_folder
 from lit_awm.checkpoints.files import write_beside_log
 from lit_awm.checks import check_count
 
@@ -19,7 +20,7 @@ FIGURE = "trajectory"
 
 
 class TrajectoryFigure(Callback):
-    """Write ``trajectory.png`` into the log directory: states and controls of the last evaluation, and the optimum's.
+    """Write ``trajectory.png`` into the folder of the run: states and controls of the last evaluation, and the best.
 
     What the world model imagines for the same actions is dotted. The figure is drawn anew as training goes on, from
     an evaluation that a data module of ours made, and handed to the loggers of wandb and TensorBoard.
@@ -53,13 +54,13 @@ class TrajectoryFigure(Callback):
         self._draw(trainer, pl_module)
 
     def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        log_dir = trainer.log_dir  # a collective call
-        if self._evaluation is None or self._is_drawn or log_dir is None or not trainer.is_global_zero:
+        folder = run_folder(trainer)  # a collective call
+        if self._evaluation is None or self._is_drawn or folder is None or not trainer.is_global_zero:
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         imagined = imagine_states(pl_module, self._evaluation)
         figure = draw_trajectory(data.eval_env, self._evaluation, data.optimum, imagined=imagined)
-        path, image = Path(log_dir) / f"{FIGURE}.png", io.BytesIO()
+        path, image = folder / f"{FIGURE}.png", io.BytesIO()
         figure.savefig(image, dpi=120)
         write_beside_log(path, image.getvalue())
         self._hand_out(trainer, figure, path)

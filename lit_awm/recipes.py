@@ -19,7 +19,16 @@ from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from omegaconf.errors import OmegaConfBaseException
 
-from lit_awm.checkpoints import CONFIG_KEY, ResumableCSVLogger, check_new, check_recipe, go_on_with_last_run
+from lit_awm.checkpoints import (
+    CONFIG_KEY,
+    RECIPE,
+    ResumableCSVLogger,
+    check_new,
+    check_recipe,
+    go_on_with_last_run,
+    run_folder,
+)
+from lit_awm.checkpoints.files import write_beside_log
 from lit_awm.checks import check_writable
 from lit_awm.cli import COMMON, resolve_recipes
 from lit_awm.data import ExperienceDataModule
@@ -51,10 +60,17 @@ class SaveConfig(SaveConfigCallback):
     """Save the recipe beside the log, in the log, and in every checkpoint, with where the log stood."""
 
     has_begun = False
+    _folder: Path | None = None
     _has_ended: str | None = None  # the update or the epoch of which nothing is written to the log yet
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._folder = run_folder(trainer)  # a collective call
+        super().setup(trainer, pl_module, stage)
+
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Hand the recipe to the logger."""
+        """Write the recipe into the folder of the run, and hand it to the logger."""
+        if self._folder is not None:
+            write_beside_log(self._folder / RECIPE, self._dump().encode())
         if trainer.logger is not None:
             trainer.logger.log_hyperparams({"config": self._dump()})
 
@@ -222,7 +238,7 @@ def make_cli(arguments: dict[str, Any] | list[str] | None, run: bool) -> AwmCLI:
         auto_configure_optimizers=False,
         parser_class=UsageParser,
         save_config_callback=SaveConfig,
-        save_config_kwargs={"overwrite": True, "config_filename": "lit_awm_config.yaml"},
+        save_config_kwargs={"save_to_log_dir": False},
         seed_everything_default=0,
         parser_kwargs={"parser_mode": "omegaconf+"},
     )

@@ -249,7 +249,7 @@ def test_the_same_command_with_resume_begins_a_run_and_goes_on_with_it(capsys: p
     assert run("fit", *options) == 0  # it had ended
     out = capsys.readouterr().out
     assert f"resuming {folder}/checkpoints/last.ckpt" in out
-    assert "the run has ended before, after 2 epochs; raise --trainer.max_epochs to go on" in out
+    assert "the run has ended, after 2 epochs; raise --trainer.max_epochs to go on" in out
     assert (folder / "metrics.csv").read_text() == before
     assert run("fit", *options, "--trainer.max_epochs", "3") == 0
     out = capsys.readouterr().out
@@ -562,6 +562,8 @@ def test_a_resumed_run_keeps_its_identity_at_wandb(monkeypatch: pytest.MonkeyPat
         assert run("fit", *options, "--trainer.max_epochs", str(epochs)) == 0
     wandb.finish()
     (folder,) = Path("logs/mine").iterdir()
+    assert {"checkpoints", "lit_awm_config.yaml", "trajectory.png"} <= {path.name for path in folder.iterdir()}
+    assert not [path for path in (*Path().glob("*"), *Path("logs").glob("*")) if path.is_file()]
     assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 1
     sessions = [path.name for path in Path("logs/wandb").glob("offline-run-*")]
     assert len(sessions) == 2

@@ -28,8 +28,9 @@ from lit_awm.analysis.comparison import (
     shared_tasks,
     tasks_of,
 )
-from lit_awm.analysis.runs import RECIPE, Run, differences
+from lit_awm.analysis.runs import Run, differences
 from lit_awm.analysis.statistics import Interval
+from lit_awm.checkpoints import RECIPE
 
 PAGE = """<!doctype html>
 <html lang="en">

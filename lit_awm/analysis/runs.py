@@ -12,9 +12,9 @@ from pathlib import Path
 
 import yaml
 
-from lit_awm.checkpoints import flatten
+from lit_awm.checkpoints import RECIPE, flatten
 
-RECIPE, LOG = "lit_awm_config.yaml", "metrics.csv"
+LOG = "metrics.csv"
 LENGTHS = ("horizon", "length", "agent_updates")  # ends of settings that may be the length of an episode
 OF_TASK = ("data.init_args.env", "data.init_args.env_options", "data.init_args.episode_length")
 OF_RUN = ("seed_everything", "data.init_args.seed", "trainer.logger", "ckpt_path", "resume", "config", "weights_only")
