@@ -527,7 +527,8 @@ def test_the_gradients_of_a_checkpoint_and_its_landscape(capsys: pytest.CaptureF
     out = capsys.readouterr().out
     assert "ActionsWorldModel" in out
     assert "here/gradients.png" in out
-    assert run("landscape", "--ckpt", checkpoint, "--horizon", "5", "--resolution", "3", "--states", "2", "--json") == 0
+    options = ["--horizon", "5", "--resolution", "3", "--states", "2", "--json"]
+    assert run("landscape", "--ckpt_path", checkpoint, *options) == 0  # as fit calls it
     assert set(json.loads(capsys.readouterr().out)["landscapes"]) == {"simulator", "ActionsWorldModel"}
     assert Path("runs/bear_populations/landscape.png").is_file()
 

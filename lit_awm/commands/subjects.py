@@ -46,7 +46,8 @@ def make_parser(name: str, description: str | None) -> argparse.ArgumentParser:
         epilog="All further options are those of the recipe, as for `lit-awm fit`: for example "
         "`--config hiv_treatment` or `--data.env van_der_pol`.",
     )
-    parser.add_argument("--ckpt", type=Path, help="examine the world model and policy of a checkpoint, not fresh ones")
+    told = "examine the world model and policy of a checkpoint, not fresh ones"
+    parser.add_argument("--ckpt", "--ckpt_path", type=Path, help=told)
     parser.add_argument(
         "--families",
         help=f"which to compare, of {', '.join(FITTED_FAMILIES)} (default: {DEFAULT_FAMILIES})",
