@@ -37,6 +37,7 @@ from lit_awm.modules import AgentModule, AlternatingModule, WorldModelModule
 from lit_awm.usage import UsageParser, check_yaml, find_class
 
 LOG_KEY = "lit_awm_log"
+LINKED = ("state_dim", "action_dim", "known_reward_fn", "known_step_fn", "clock_step")  # what data tell models
 ENTRY_POINTS = "lit_awm.models"  # in which other packages offer models, which then go by the names of their classes
 MODELS = "--model.world_model=lit_awm.models."
 BACKBONE = "--model.world_model.backbone=lit_awm.models."
@@ -142,7 +143,7 @@ class AwmCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Let the data say what the models need to know of the environment."""
-        for name in ("state_dim", "action_dim", "known_reward_fn", "known_step_fn", "clock_step"):
+        for name in LINKED:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
         parser.add_argument(
             "--resume",

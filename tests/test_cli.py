@@ -578,3 +578,25 @@ def test_a_package_that_is_missing_is_named_with_how_to_install_it(
     options = ["--data.env", "gym/Pendulum-v1", "--model.known_reward", "false"]
     error = error_of(capsys, "fit", "--config", "bear_populations", *options)
     assert "env 'gym/Pendulum-v1' needs gymnasium. Install it with: pip install 'lit-awm[gym]'" in error
+
+
+def test_the_help_of_fit_tells_what_a_recipe_sets(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("fit", "--config", "gym", "--data.turns", "7", "--help") == 0
+    out = capsys.readouterr().out
+    assert "--data.env gym/Pendulum-v1\n" in out
+    assert "--data.turns 7\n" in out
+    assert "--model.policy_module PolicyModule\n" in out
+    assert "state_dim" not in out
+    assert len(out.splitlines()) < 150
+    assert run("fit", "--config", "gym", "--help", "model.policy_module.bootstrap") == 0
+    out = capsys.readouterr().out
+    assert "model.policy_module.bootstrap: lit_awm.modules.ValueBootstrap" in out
+    assert re.search(r"--model.policy_module.bootstrap.discount 0.98\n +Factor in \(0, 1\]", out)
+    assert run("validate", "--help", "data.turns") == 0
+    assert capsys.readouterr().out == "  --data.turns 10\n"
+    with pytest.raises(SystemExit, match="got 'model.polic'. Did you mean 'policy'?"):
+        run("fit", "--help", "model.polic")
+    with pytest.raises(SystemExit) as stop:
+        run("fit", "--help_all")
+    assert stop.value.code == 0
+    assert "--trainer.gradient_clip_algorithm" in capsys.readouterr().out

@@ -14,7 +14,14 @@ from lit_awm.studies import STUDIES
 
 def main(arguments: list[str]) -> int:
     """Run studies of gradients through world models, and say from the numbers whether each claim holds."""
-    parser = argparse.ArgumentParser(prog="lit-awm reproduce", description=main.__doc__, allow_abbrev=False)
+    about = [f"  {name:<14}{(study.__doc__ or '').splitlines()[0]}" for name, study in STUDIES.items()]
+    parser = argparse.ArgumentParser(
+        prog="lit-awm reproduce",
+        description=main.__doc__,
+        allow_abbrev=False,
+        epilog="\n".join(["studies:", *about]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("study", nargs="?", choices=[*STUDIES], help="which study")
     parser.add_argument("--all", action="store_true", help="all of them")
     parser.add_argument("--quick", action="store_true", help="fewer seeds, systems and updates, shorter horizons")

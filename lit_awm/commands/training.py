@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import sys
 
+from lit_awm.commands.training_help import print_help, wants_help
 from lit_awm.recipes import make_cli
 
 
 def main(arguments: list[str]) -> int:
     """Run ``fit`` or ``validate``."""
+    if wants_help(arguments):
+        print_help(arguments)
+        return 0
+    arguments = ["--help" if word == "--help_all" else word for word in arguments]
     sys.argv[1:] = arguments  # which is what LightningCLI parses
     make_cli(None, run=True)
     return 0
