@@ -14,7 +14,7 @@ from lit_awm.studies import STUDIES
 
 def main(arguments: list[str]) -> int:
     """Run studies of gradients through world models, and say from the numbers whether each claim holds."""
-    about = [f"  {name:<14}{(study.__doc__ or '').splitlines()[0]}" for name, study in STUDIES.items()]
+    about = [f"  {name:<14}{(study.__doc__ or '').splitlines()[0].replace('``', '')}" for name, study in STUDIES.items()]
     parser = argparse.ArgumentParser(
         prog="lit-awm reproduce",
         description=main.__doc__,
