@@ -14,12 +14,12 @@ from lit_awm.studies import STUDIES
 
 def main(arguments: list[str]) -> int:
     """Run studies of gradients through world models, and say from the numbers whether each claim holds."""
-    about = [f"  {name:<14}{(study.__doc__ or '').splitlines()[0].replace('``', '')}" for name, study in STUDIES.items()]
+    told = {name: (study.__doc__ or "").splitlines()[0].replace("``", "") for name, study in STUDIES.items()}
     parser = argparse.ArgumentParser(
         prog="lit-awm reproduce",
         description=main.__doc__,
         allow_abbrev=False,
-        epilog="\n".join(["studies:", *about]),
+        epilog="\n".join(["studies:", *(f"  {name:<14}{text}" for name, text in told.items())]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("study", nargs="?", choices=[*STUDIES], help="which study")
