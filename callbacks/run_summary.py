@@ -7,6 +7,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lit_awm.checkpoints import run_folder
+from lit_awm.envs import SYSTEMS
 
 FAR = 1.0  # disagreement of an ensemble, in steps as large as those of the data are
 
@@ -43,12 +44,15 @@ class RunSummary(Callback):
     @staticmethod
     def _scores(trainer: Trainer) -> list[tuple[str, str]]:
         metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
-        optimum = getattr(getattr(trainer, "datamodule", None), "optimum", None)
+        data = getattr(trainer, "datamodule", None)
+        optimum, env_name = getattr(data, "optimum", None), getattr(data, "env_name", None)
         rows = []
-        if "eval/cost" in metrics:
+        if "eval/cost" in metrics and env_name in SYSTEMS:
             rows.append(("cost", f"{metrics['eval/cost']:.6g}"))
-        if optimum is not None:
-            rows.append(("optimum", f"{optimum.cost:.6g}"))
+            best = f"not stored for these options; `lit-awm oracle {env_name}` with them finds it"
+            rows.append(("optimum", best if optimum is None else f"{optimum.cost:.6g}"))
+        elif "eval/return" in metrics:
+            rows.append(("return", f"{metrics['eval/return']:.6g}"))
         for name, meaning in (("regret", "0 % optimal, 100 % random"), ("gap", "0 % optimal, 100 % best constant")):
             if f"eval/{name}" in metrics:
                 rows.append((name, f"{metrics[f'eval/{name}']:.3%}   ({meaning})"))

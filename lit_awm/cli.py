@@ -96,12 +96,20 @@ def resolve_recipes(arguments: list[str]) -> list[str]:
     return resolved
 
 
+def say(text: str) -> None:
+    """Print a text; whoever reads it through a pipe may stop before its end."""
+    try:
+        print(text, flush=True)  # noqa: T201
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     command = arguments[0] if arguments else "--help"
     if command in ("-h", "--help"):
-        print(USAGE.format(recipes=", ".join(recipes())))  # noqa: T201
+        say(USAGE.format(recipes=", ".join(recipes())))
         return 0
     if command == "--version":
         from lit_awm import __version__

@@ -260,6 +260,12 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", message=".*intended to run from within Python.*")
     warnings.filterwarnings("ignore", message=".*pre-optimization state.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero.*")  # nothing to validate
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_no_tip)
+
+
+def _is_no_tip(record: logging.LogRecord) -> bool:
+    return "Tip: For seamless cloud" not in record.getMessage()
 
 
 def options_of(family: str, length: int) -> list[str]:

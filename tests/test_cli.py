@@ -246,6 +246,7 @@ def test_the_same_command_with_resume_begins_a_run_and_goes_on_with_it(capsys: p
     assert "nothing to resume in runs/bear_populations: a new run begins" in capsys.readouterr().out
     folder = Path("runs/bear_populations/version_0")
     before = (folder / "metrics.csv").read_text()
+    assert "policy/trial_return" in before  # though there were fewer updates than log_every_n_steps
     assert run("fit", *options) == 0  # it had ended
     out = capsys.readouterr().out
     assert f"resuming {folder}/checkpoints/last.ckpt" in out
@@ -580,6 +581,22 @@ def test_a_package_that_is_missing_is_named_with_how_to_install_it(
     assert "env 'gym/Pendulum-v1' needs gymnasium. Install it with: pip install 'lit-awm[gym]'" in error
 
 
+def test_a_fit_without_a_recipe_names_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("fit", "--data.env", "harvest") == 2
+    assert "a recipe must be given, got none. `--config common` has" in capsys.readouterr().err
+
+
+def test_help_may_be_read_in_part() -> None:
+    command = f"{sys.executable} -m lit_awm.cli --help | true"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_summary_tells_how_to_find_an_optimum_that_is_not_stored(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("fit", "--config", "bear_populations", *SMALL) == 0
+    assert "not stored for these options; `lit-awm oracle bear_populations` with them" in capsys.readouterr().out
+
+
 def test_the_help_of_fit_tells_what_a_recipe_sets(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("fit", "--config", "gym", "--data.turns", "7", "--help") == 0
     out = capsys.readouterr().out
@@ -593,7 +610,11 @@ def test_the_help_of_fit_tells_what_a_recipe_sets(capsys: pytest.CaptureFixture[
     assert "model.policy_module.bootstrap: lit_awm.modules.ValueBootstrap" in out
     assert re.search(r"--model.policy_module.bootstrap.discount 0.98\n +Factor in \(0, 1\]", out)
     assert run("validate", "--help", "data.turns") == 0
-    assert capsys.readouterr().out == "  --data.turns 10\n"
+    assert capsys.readouterr().out.startswith("  --data.turns 10\n      Into how many parts")
+    assert run("fit", "--help", "trainer.max_epochs") == 0
+    assert "Stop training once this number of epochs is reached" in capsys.readouterr().out
+    assert run("fit", "--config", "offline_policy", "--help", "data") == 0
+    assert "--data.path (to be given)\n" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="got 'model.polic'. Did you mean 'policy'?"):
         run("fit", "--help", "model.polic")
     with pytest.raises(SystemExit) as stop:

@@ -15,7 +15,7 @@ import docstring_parser
 import yaml
 
 from lit_awm.checks import did_you_mean
-from lit_awm.cli import COMMON, resolve_recipes
+from lit_awm.cli import COMMON, resolve_recipes, say
 from lit_awm.recipes import LINKED, make_cli
 from lit_awm.usage import find_class
 
@@ -72,7 +72,7 @@ def print_help(arguments: list[str]) -> None:
     else:
         parts = (f"\n{title}: {_class(settings[name])}\n{_overview(name, settings[name])}\n" for name, title in TITLES)
         text = USAGE.format(command=command, what=WHAT[command], own=OWN[command]) + "".join(parts)
-    print(text.rstrip())  # noqa: T201
+    say(text.rstrip())
 
 
 def _settings(words: list[str]) -> dict[str, Any]:
@@ -90,16 +90,17 @@ def _settings(words: list[str]) -> dict[str, Any]:
 
 def _explain(part: str, settings: dict[str, Any]) -> str:
     """Return what a part is, and every option of it in full."""
-    found: Any = {"init_args": settings}
+    owner: Any = None
+    found: Any = {"init_args": settings | {"trainer": {"class_path": TRAINER, "init_args": settings["trainer"]}}}
+    name = ""
     for name in part.split("."):
         among = found.get("init_args", found) if isinstance(found, dict) else {}
         if name not in among:
-            _refuse(part, [key for key, value in among.items() if isinstance(value, dict)])
-        found = among[name]
-    if part == "trainer":
-        found = {"class_path": TRAINER, "init_args": found}
+            _refuse(part, list(among))
+        owner, found = found, among[name]
     if not isinstance(found, dict) or "class_path" not in found:
-        return "\n".join(_option(f"--{part}", found, ""))
+        told = _told(find_class(owner["class_path"])) if "class_path" in owner else {}
+        return "\n".join(_option(f"--{part}", found, _plain(told.get(name, ""))))
     described = docstring_parser.parse(find_class(found["class_path"]).__doc__ or "")
     about = [_wrap(_plain(text), "") for text in (described.short_description, described.long_description) if text]
     return "\n\n".join([f"{part}: {_class(found)}", *about, _overview(part, found, in_full=True)])
@@ -114,17 +115,21 @@ def _overview(prefix: str, part: dict[str, Any], in_full: bool = False) -> str:
     """Return the options of a part, one below the other."""
     cls: Any = find_class(part["class_path"])
     given = part.get("init_args") or {}
-    docs = [docstring_parser.parse(doc or "") for doc in (cls.__doc__, cls.__init__.__doc__)]
-    told = {each.arg_name: each.description or "" for doc in docs for each in doc.params}
-    lines = list[str]()
+    told, lines = _told(cls), list[str]()
     for name, parameter in inspect.signature(cls).parameters.items():
-        is_asked_for = parameter.default is parameter.empty and name not in given
+        is_asked_for = parameter.default is parameter.empty and given.get(name) is None
         if name in LINKED or parameter.kind is parameter.VAR_KEYWORD or (is_asked_for and prefix != "data"):
             continue  # what other parts give
         text = _plain(told.get(name, ""))
         text = text if in_full else re.split(r"(?<=\.) ", text, maxsplit=1)[0]
-        lines += _option(f"--{prefix}.{name}", given.get(name, ... if is_asked_for else parameter.default), text)
+        lines += _option(f"--{prefix}.{name}", ... if is_asked_for else given.get(name, parameter.default), text)
     return "\n".join(lines)
+
+
+def _told(cls: Any) -> dict[str, str]:
+    """Return what a class says of its arguments."""
+    docs = [docstring_parser.parse(doc or "") for doc in (cls.__doc__, cls.__init__.__doc__)]
+    return {each.arg_name: each.description or "" for doc in docs for each in doc.params}
 
 
 def _option(name: str, value: Any, text: str) -> Iterator[str]:

@@ -159,7 +159,13 @@ class TrajectoryDataModule(LightningDataModule):
             self._check_ends()
         if rank():
             torch.manual_seed(torch.initial_seed() + RANK_STRIDE * rank())
-        steps = torch.cat(self.training if self.policy is None else [*self.training, *self.held_out])
+        episodes = self.training if self.policy is None else [*self.training, *self.held_out]
+        short = sum(len(episode) < self.slice_length for episode in episodes)
+        rank_zero_info(
+            f"trajectories: {len(episodes)} of {len(self.training) + len(self.held_out)} episodes are learned from, of "
+            f"which {short} shorter than slice_length {self.slice_length} are filled up"
+        )
+        steps = torch.cat(episodes)
         self.buffer = ExperienceBuffer(len(steps), self.slice_length, self.world_model_batch_size, False)
         self.buffer.add(steps.unsqueeze(0))
 
@@ -278,10 +284,6 @@ def _split(steps: TensorDict, length: int, share: float, seed: int) -> tuple[lis
     order = torch.randperm(len(long), generator=torch.Generator().manual_seed(seed)).tolist()
     held_out = sorted(long[number] for number in order[: min(math.ceil(share * len(long)), len(long) - 1)])
     training = [episode for number, episode in enumerate(episodes) if number not in set(held_out)]
-    rank_zero_info(
-        f"trajectories: {len(episodes)} episodes, of which a world model alone is fitted to {len(training)}; "
-        f"{len(episodes) - len(long)} shorter than slice_length {length} are filled up"
-    )
     return training, [episodes[number] for number in held_out]
 
 

@@ -22,7 +22,8 @@ from lit_awm.modules.policy import PolicyModule
 from lit_awm.modules.teacher import TeacherModule
 from lit_awm.modules.world_model import WorldModelModule
 
-METRICS_KEY, CANDIDATES_KEY, CHAMPION_KEY = "latest_metrics", "candidates", "champion"  # in a checkpoint
+METRICS_KEY, OUTCOME_KEY = "latest_metrics", "outcome"  # in a checkpoint
+CANDIDATES_KEY, CHAMPION_KEY = "candidates", "champion"
 
 
 class AlternatingModule(LightningModule):
@@ -129,7 +130,8 @@ class AlternatingModule(LightningModule):
         self.automatic_optimization = False
         self.judge, self.judge_horizon = judge, judge_horizon
         self._candidates, self._champion, self._last_phase = Candidates(), Champion(), ""
-        self._latest, self._reduction = LatestMetrics(), OwnReduction()
+        self._latest, self._outcome = LatestMetrics(), LatestMetrics()  # of the phases, and of a whole pass
+        self._reduction = OwnReduction()
         self.register_buffer("model_updates", torch.tensor(0))
 
     model_updates: Tensor
@@ -176,12 +178,14 @@ class AlternatingModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[METRICS_KEY] = self._latest.state_dict()
+        checkpoint[OUTCOME_KEY] = self._outcome.state_dict()
         checkpoint[CANDIDATES_KEY] = {"copies": self._candidates.state_dict(), "last_phase": self._last_phase}
         checkpoint[CHAMPION_KEY] = self._champion.state_dict()
         save_ranks(self, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._latest.load_state_dict(checkpoint.get(METRICS_KEY, {}))
+        self._outcome.load_state_dict(checkpoint.get(OUTCOME_KEY, {}))
         if (candidates := checkpoint.get(CANDIDATES_KEY)) is not None:
             self._candidates.load_state_dict(candidates["copies"])
             self._last_phase = candidates["last_phase"]
@@ -195,6 +199,7 @@ class AlternatingModule(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self._latest.clear()
+        self._outcome.clear()
         self._candidates.clear()  # of a pass that did not end with the policy
 
     def training_step(self, batch: TensorDict, batch_idx: int) -> Tensor:
@@ -224,13 +229,16 @@ class AlternatingModule(LightningModule):
             self.model_updates += 1
         elif phase == "policy":
             self.policy.after_update()
-            metrics |= self._choose_policy(batch)
+            self._outcome.update("policy", prefixed("policy", self._choose_policy(batch)))
         self._latest.update(phase, prefixed(phase, metrics))
         if self.trainer.is_last_batch:
-            self._latest.update("policy", prefixed("policy", self._try_policy()))
+            self._outcome.update("policy", prefixed("policy", self._try_policy()))
         if is_written(self.trainer):
             self._latest.log(self, batch_size=len(batch))
         return loss
+
+    def on_train_epoch_end(self) -> None:
+        self._outcome.log(self, batch_size=1, sync_dist=True)
 
     @property
     def _judge(self) -> TeacherModule | None:
@@ -304,7 +312,7 @@ def _known_reward_fn(known_reward: bool, known_reward_fn: RewardFn | None) -> Re
     if known_reward and known_reward_fn is None:
         raise ValueError(
             "known_reward needs known_reward_fn, got None: the reward is known where a system of the testbed is "
-            "observed with a clock and without noise. Give the function, or set `known_reward: false` so that "
-            "the world model learns the reward."
+            "observed with a clock and without noise. Give the function, or set `known_reward: false`, so that the "
+            "reward is learned; the recipe `gym` is for tasks of Gymnasium and the DeepMind Control Suite."
         )
     return known_reward_fn if known_reward else None

@@ -19,10 +19,10 @@ class LatestMetrics:
         """Keep what a phase has measured, scalars by their names in the log; others of the phase keep their value."""
         self._by_phase[phase] = self._by_phase.get(phase, {}) | metrics
 
-    def log(self, module: LightningModule, batch_size: int) -> None:
+    def log(self, module: LightningModule, batch_size: int, sync_dist: bool = False) -> None:
         """Log the metrics of all phases."""
         for metrics in self._by_phase.values():
-            module.log_dict(metrics, batch_size=batch_size)
+            module.log_dict(metrics, batch_size=batch_size, sync_dist=sync_dist)
 
     def clear(self) -> None:
         """Forget everything, for a new epoch."""

@@ -260,10 +260,13 @@ class Trials(Callback):
             with torch.no_grad():
                 pl_module.policy.policy.network.layers[-1].bias.fill_(3.0 * (-1) ** (trainer.current_epoch // 2))
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-        if trainer.is_last_batch:
-            metrics = trainer.callback_metrics
-            self.tried.append((metrics["policy/trial_return"].item(), metrics["policy/best_return"].item()))
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.current_epoch:
+            self.on_train_end(trainer, pl_module)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        metrics = trainer.callback_metrics
+        self.tried.append((metrics["policy/trial_return"].item(), metrics["policy/best_return"].item()))
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         self.costs.append(trainer.callback_metrics["eval/cost"].item())
