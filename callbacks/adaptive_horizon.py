@@ -86,7 +86,7 @@ class AdaptiveHorizon(HorizonCallback):
     def adapt(self, norm: float, ratio: float | None) -> int:
         """Return the next horizon, and remember it, after a measurement of the gradient's norm and signal-to-noise."""
         assert self.full is not None
-        limit = math.inf if self._last_norm is None else self.explosion * self._last_norm
+        limit = self.explosion * self._last_norm if self._last_norm else math.inf  # of 0 anything is a multiple
         if not math.isfinite(norm) or norm > limit:
             self.horizon = max(self.start, int(self.horizon / self.growth))
         elif ratio is None or ratio >= self.threshold:

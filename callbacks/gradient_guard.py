@@ -70,6 +70,8 @@ class GradientGuard(Callback):
                 f"reaction must not be 'shrink' beside {others[0]}, which sets the horizon itself, got 'shrink'. Use "
                 "'skip' or 'clip', or leave one of them out."
             )
+        if stage == "fit":  # of which a checkpoint, read later, may tell how far it had come
+            self.horizon = self._full = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.horizon is not None:

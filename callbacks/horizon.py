@@ -18,7 +18,7 @@ class HorizonCallback(Callback):
         ValueError: If ``start`` is below 1, or above the module's horizon when training starts.
 
     Attributes:
-        full: The module's own horizon; None before the first fit.
+        full: The module's own horizon; None but in a fit.
     """
 
     def __init__(self, start: int) -> None:
@@ -28,15 +28,18 @@ class HorizonCallback(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         module = policy_module(pl_module, type(self).__name__)
-        self.full = module.imagination_horizon if self.full is None else self.full
-        if self.start > self.full:
+        if self.start > module.imagination_horizon:
             raise ValueError(
-                f"start must not exceed the policy module's imagination_horizon {self.full}, got {self.start}."
+                f"start must not exceed the policy module's imagination_horizon {module.imagination_horizon}, got "
+                f"{self.start}."
             )
+        if stage == "fit":
+            self.full = module.imagination_horizon
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self.full is not None
         policy_module(pl_module, type(self).__name__).imagination_horizon = self.full
+        self.full = None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if self.full is not None:

@@ -86,7 +86,7 @@ class SaveOnInterrupt(Checkpoint):
             try:
                 trainer.save_checkpoint(path)
                 told = f"the state in which the error arose is in {path}"
-            except OSError as error:  # which is not to hide the one that is being raised
+            except Exception as error:  # which is not to hide the one that is being raised
                 told = f"the state in which the error arose could not be saved: {error}"
             with contextlib.suppress(BrokenPipeError):
                 print(told, file=sys.stderr)  # noqa: T201

@@ -29,6 +29,7 @@ from lit_awm.checkpoints import (
     run_folder,
 )
 from lit_awm.checkpoints.files import write_beside_log
+from lit_awm.checkpoints.last_run import VERSIONS_KEY, forget_run
 from lit_awm.checks import check_writable
 from lit_awm.cli import COMMON, resolve_recipes
 from lit_awm.data import ExperienceDataModule
@@ -70,10 +71,11 @@ class SaveConfig(SaveConfigCallback):
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the recipe into the folder of the run, and hand it to the logger."""
+        if trainer.logger is None or stage != "fit":
+            return
         if self._folder is not None:
             write_beside_log(self._folder / RECIPE, self._dump().encode())
-        if trainer.logger is not None:
-            trainer.logger.log_hyperparams({"config": self._dump()})
+        trainer.logger.log_hyperparams({"config": self._dump()})
 
     def on_train_batch_start(self, *_: Any) -> None:
         self.has_begun, self._has_ended = True, None
@@ -88,6 +90,7 @@ class SaveConfig(SaveConfigCallback):
         checkpoint[CONFIG_KEY] = self._dump()
         marks = [logger.mark() for logger in trainer.loggers if isinstance(logger, ResumableCSVLogger)]
         checkpoint[LOG_KEY] = {"rows": marks, "pending": self._pending(trainer)}
+        checkpoint[VERSIONS_KEY] = [logger.version for logger in trainer.loggers]
 
     def _pending(self, trainer: Trainer) -> dict[str, float]:
         """Return the row that the trainer will write to the log as soon as the checkpoint is saved."""
@@ -108,7 +111,10 @@ class SaveConfig(SaveConfigCallback):
             logger.go_on_from(count, log["pending"])
 
     def _dump(self) -> str:
-        return self.parser.dump(self.config, skip_none=False)
+        """Return the recipe, without what it goes on from."""
+        recipe = self.config.clone()
+        forget_run(recipe)
+        return self.parser.dump(recipe, skip_none=False)
 
 
 class AwmCLI(LightningCLI):
@@ -169,7 +175,7 @@ class AwmCLI(LightningCLI):
                     raise ValueError("validate must be given a checkpoint to score, by --ckpt_path, got none.")
                 config.trainer.logger = False  # scores are printed
             if config.ckpt_path is None:
-                check_new(config.trainer.logger)
+                check_new(config.trainer)
             else:
                 recipe = yaml.safe_load(self._parser("fit").dump(config, skip_none=False)) if is_fit else None
                 check_recipe(Path(config.ckpt_path), recipe)

@@ -226,6 +226,7 @@ def test_a_checkpoint_is_scored_by_its_own_recipe_as_validation_scored_it(capsys
     assert run("validate", *options, "--ckpt_path", checkpoint) == 0
     row = next(line for line in capsys.readouterr().out.splitlines() if "eval/cost" in line)
     assert float(row.strip("│┃ ").split()[-1]) == pytest.approx(result["cost"], rel=1e-5)
+    assert not [path for path in Path().iterdir() if path.is_file()]  # scores are printed alone
 
 
 def test_a_run_resumes_from_its_checkpoint_under_the_options_that_are_given(capsys: pytest.CaptureFixture[str]) -> None:
@@ -319,9 +320,35 @@ def test_a_new_run_takes_the_place_of_no_other(capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit):
         run(*options)
     assert "trainer.logger.version must be that of a new run, got 3: " in capsys.readouterr().err
+    log = Path("runs/bear_populations/version_3/metrics.csv")
+    before = log.read_bytes()
+    logger = "{class_path: CSVLogger, init_args: {save_dir: runs, name: bear_populations, version: 3}}"
+    for others in (["--trainer.logger", f"[{logger}]"], ["--trainer.enable_checkpointing", "false"]):
+        assert "trainer.logger.version must be that of a new run, got 3: " in error_of_run(capsys, *options, *others)
+    assert log.read_bytes() == before
+    assert run("fit", *options[1:-2], "--trainer.logger", "false") == 0
+    error = error_of_run(capsys, *options[:-2], "--trainer.logger", "false")
+    assert "trainer.default_root_dir must be a folder without checkpoints if there is no logger" in error
+
+
+def error_of_run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     with pytest.raises(SystemExit):
-        run(*options[:-1], "7", "--resume")
-    assert "trainer.logger.version must be left out with --resume, got 7" in capsys.readouterr().err
+        run(*arguments)
+    return capsys.readouterr().err
+
+
+def test_a_run_of_a_version_is_gone_on_with_and_its_recipe_begins_another(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["fit", "--config", "bear_populations", *SMALL, "--trainer.max_epochs", "1"]
+    folder = Path("runs/bear_populations/version_0")
+    for _ in range(2):  # the newest is version_1
+        assert run(*options) == 0
+    recipe = ["fit", "--config", str(folder / "lit_awm_config.yaml"), "--trainer.max_epochs", "2"]
+    assert run(*recipe, "--resume", "--trainer.logger.version", "0") == 0
+    assert "resuming runs/bear_populations/version_0/checkpoints/last.ckpt" in capsys.readouterr().out
+    assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 1
+    assert yaml.safe_load((folder / "lit_awm_config.yaml").read_text())["ckpt_path"] is None
+    assert run(*recipe, "--trainer.max_epochs", "1") == 0
+    assert folder.with_name("version_2").is_dir()
 
 
 def test_two_processes_do_not_write_to_one_run(capsys: pytest.CaptureFixture[str]) -> None:

@@ -115,10 +115,10 @@ def profiles(runs: Sequence[Run], thresholds: Sequence[float], score: str = "reg
 def by_length(runs: Sequence[Run], score: str = "regret") -> list[Row]:
     """Return for each method and length of episodes the interquartile mean over the systems that all share."""
     systems: dict[str, list[Run]] = {}
-    for run in runs:
-        if score in run.last:
-            systems.setdefault(run.env, []).append(run)
-    cells = {(run.method, run.episode_length) for run in runs}
+    scored = [run for run in runs if score in run.last]
+    for run in scored:
+        systems.setdefault(run.env, []).append(run)
+    cells = {(run.method, run.episode_length) for run in scored}
     complete = [found for found in systems.values() if {(run.method, run.episode_length) for run in found} == cells]
     rows = []
     for method, length in sorted(cells) if complete else []:
@@ -133,9 +133,16 @@ def by_length(runs: Sequence[Run], score: str = "regret") -> list[Row]:
 def learning_curve(runs: Sequence[Run], score: str) -> list[tuple[float, Interval]]:
     """Return, against environment steps, the median of a score over runs of one method and task, with its range.
 
-    Only steps at which all of the runs were evaluated are kept.
+    Only steps at which all of the runs were evaluated are kept. A score that is not a number is as bad as can be.
     """
-    curves = [{point["env_steps"]: point[score] for point in run.evaluations if score in point} for run in runs]
+    curves = [
+        {
+            point["env_steps"]: math.inf if math.isnan(point[score]) else point[score]
+            for point in run.evaluations
+            if score in point
+        }
+        for run in runs
+    ]
     steps = sorted(set.intersection(*(set(curve) for curve in curves))) if curves else []
     values = [[curve[step] for curve in curves] for step in steps]
     return [(step, Interval(middle(each), min(each), max(each))) for step, each in zip(steps, values, strict=True)]

@@ -126,10 +126,15 @@ def _sections(runs: Sequence[Run], folder: Path, title: str, command: str) -> It
     yield "<h2>Again</h2>"
     yield f"<p>This page:</p><pre>{escape(command)}</pre>"
     yield "<p>A run goes on by its recipe:</p>"
-    paths = (shlex.quote(str(run.folder / RECIPE)) for run in runs[:10])
-    recipes = "\n".join(f"lit-awm fit --config {path} --resume" for path in paths)
+    recipes = "\n".join(map(_go_on, runs[:10]))
     more = f"\n... and {len(runs) - 10} more" if len(runs) > 10 else ""
     yield f"<pre>{escape(recipes + more)}</pre>"
+
+
+def _go_on(run: Run) -> str:
+    """Return the command that goes on with a run."""
+    version = run.folder.name.removeprefix("version_")
+    return f"lit-awm fit --config {shlex.quote(str(run.folder / RECIPE))} --resume --trainer.logger.version {version}"
 
 
 def _over_tasks(runs: Sequence[Run], folder: Path) -> Iterator[str]:
@@ -160,7 +165,7 @@ def _over_tasks(runs: Sequence[Run], folder: Path) -> Iterator[str]:
     matrix = [
         [
             row["method"],
-            *(_estimate(pairs[pair], row, 0) if (pair := (row["method"], name)) in pairs else "" for name in names),
+            *(_improvement(pairs, row, other) for other in rows),
         ]
         for row in rows
     ]
@@ -247,6 +252,12 @@ def _estimate(found: Interval, row: dict[str, Any], digits: int = 2) -> str:
     """Return an estimate with its interval, which there is none of with one run for each task."""
     estimate, low, high = (_percent(value, digits) for value in found)
     return estimate + (f" [{low}, {high}]" if row["runs"] > row["tasks"] else " (no interval)")
+
+
+def _improvement(pairs: dict[tuple[str, str], Interval], row: dict[str, Any], other: dict[str, Any]) -> str:
+    """Return the estimate for a pair of methods, with an interval if either of them has several runs of a task."""
+    pair = row["method"], other["method"]
+    return _estimate(pairs[pair], max(row, other, key=lambda each: each["runs"]), 0) if pair in pairs else ""
 
 
 def _range(interval: Interval | None, form: Callable[[float], str]) -> str:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -17,7 +18,22 @@ from lit_awm.checkpoints import RECIPE, flatten
 LOG = "metrics.csv"
 LENGTHS = ("horizon", "length", "agent_updates")  # ends of settings that may be the length of an episode
 OF_TASK = ("data.init_args.env", "data.init_args.env_options", "data.init_args.episode_length")
-OF_RUN = ("seed_everything", "data.init_args.seed", "trainer.logger", "ckpt_path", "resume", "config", "weights_only")
+OF_RUN = (
+    *("seed_everything", "data.init_args.seed", "ckpt_path", "resume", "config", "weights_only", "trainer.logger"),
+    *("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.default_root_dir"),
+)
+WATCHERS = (  # callbacks that nothing depends on
+    *(
+        "AlternatingProgress",
+        "TQDMProgressBar",
+        "RichProgressBar",
+        "GradientNormMonitor",
+        "GradientFidelity",
+        "Throughput",
+    ),
+    *("TrajectoryFigure", "PolicyVideo", "ModelCheckpoint", "SaveOnInterrupt", "RunSummary"),
+)
+STUDY = "study.json"  # in the folder of a study, whose runs lie in METHOD/TASK/SEED/VERSION
 
 
 @dataclass
@@ -26,7 +42,8 @@ class Run:
 
     Attributes:
         folder: Where its log is.
-        env: Name of the system.
+        env: Name of the system, with the options that it was given.
+        system: Its name alone.
         episode_length: Steps of an episode.
         seed: Of everything that is random.
         settings: The recipe by the names of its settings, without those of the task and of the run itself.
@@ -35,11 +52,14 @@ class Run:
             world model, or of all that an agent without one trains. Of every row of the log that has one.
         seconds: Training time; NaN where it was not logged.
         memory_mb: The most memory that the process had, in 10^6 bytes; NaN where it was not logged.
+        data_seed: Of the experience.
+        study: What the study that the run is part of calls its method, and the settings of the study; None without one.
         method: What the run is called in comparisons.
     """
 
     folder: Path
     env: str
+    system: str
     episode_length: int
     seed: int
     settings: dict[str, str]
@@ -47,6 +67,8 @@ class Run:
     gradient_norms: list[tuple[float, float]]
     seconds: float
     memory_mb: float
+    data_seed: int | None
+    study: tuple[str, str] | None
     method: str = field(default="")
 
     @property
@@ -64,18 +86,22 @@ class Run:
         """Eight letters that tell settings apart."""
         return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()[:8]
 
-    def agrees(self, other: Run, name: str) -> bool:
-        """Tell whether a setting is the same, or a length that for both is that of their own episodes."""
-        ours, theirs = self.settings.get(name, ""), other.settings.get(name, "")
-        of_episodes = str(self.episode_length), str(other.episode_length)
-        return ours == theirs or (name.endswith(LENGTHS) and (ours, theirs) == of_episodes)
+    @property
+    def general(self) -> dict[str, str]:
+        """The settings, with a mark in place of lengths that are that of an episode."""
+        own = str(self.episode_length)
+        return {
+            name: "of an episode" if value == own and name.endswith(LENGTHS) else value
+            for name, value in self.settings.items()
+        }
 
 
 def find_runs(paths: Iterable[Path]) -> list[Run]:
     """Return the runs in some folders and below them that were evaluated at least once, each with its method's name.
 
-    Methods are named after the model; where one name would stand for different settings it is numbered. Of several runs
-    of the same method, task and seed, as where one was begun anew, the one that went furthest counts.
+    Methods are called what a study calls them, else after the model; where one name would stand for different settings,
+    or for studies of different settings, it is numbered. Of several runs of the same method, task and seed, as where
+    one was begun anew, the one that went furthest counts.
 
     Raises:
         ValueError: If a path is no folder, or there is no such run below it, or what is there cannot be read.
@@ -93,9 +119,10 @@ def find_runs(paths: Iterable[Path]) -> list[Run]:
             )
         runs += found
     _name_methods(runs)
-    furthest: dict[tuple[str, str, int], Run] = {}
+    furthest: dict[tuple[Any, ...], Run] = {}
     for run in runs:
-        key = run.method, run.task, run.seed
+        is_seeded = not isinstance(run.seed, bool | None)  # else two runs are never the same one
+        key = run.method, run.task, run.seed, run.data_seed, None if is_seeded else run.folder
         if key not in furthest or run.last["env_steps"] >= furthest[key].last["env_steps"]:
             furthest[key] = run
     return list(furthest.values())
@@ -114,6 +141,7 @@ def read_run(folder: Path) -> Run | None:
             return None
         length, seed = data["episode_length"], recipe["seed_everything"]
         trees = {key: recipe[key] for key in ("trainer", "model", "data")}
+        trees["trainer"] = trees["trainer"] | {"callbacks": _without_watchers(trees["trainer"].get("callbacks"))}
         env = data["env"] + "".join(
             f", {name} {value}" for name, value in sorted((data.get("env_options") or {}).items())
         )
@@ -134,7 +162,25 @@ def read_run(folder: Path) -> Run | None:
         for name in ("time/elapsed_s", "memory/peak_mb")
     )
     norms = list(_gradient_norms(rows))
-    return Run(folder, env, length, seed, settings, evaluations, norms, seconds, memory)
+    seeds, study = (seed, data.get("seed")), _study_of(folder)
+    return Run(
+        folder, env, data["env"], length, seeds[0], settings, evaluations, norms, seconds, memory, seeds[1], study
+    )
+
+
+def _without_watchers(callbacks: Any) -> Any:
+    if not isinstance(callbacks, list):
+        return callbacks
+    return [each for each in callbacks if each["class_path"].rpartition(".")[2] not in WATCHERS]
+
+
+def _study_of(folder: Path) -> tuple[str, str] | None:
+    """Return the method of a study that a run is part of, and the settings of the study; None if it is of none."""
+    parents = folder.resolve().parents
+    if len(parents) < 4 or not (path := parents[3] / STUDY).is_file():
+        return None
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    return parents[2].name, json.dumps([settings.get("episodes"), settings.get("options")])
 
 
 def differences(runs: Iterable[Run]) -> dict[str, dict[str, str]]:
@@ -147,7 +193,7 @@ def differences(runs: Iterable[Run]) -> dict[str, dict[str, str]]:
     return {
         name: {method: run.settings.get(name, "") for method, run in methods.items()}
         for name in names
-        if not all(run.agrees(first, name) for run in methods.values())
+        if any(run.general.get(name, "") != first.general.get(name, "") for run in methods.values())
     }
 
 
@@ -174,20 +220,16 @@ def _gradient_norms(rows: list[dict[str, float]]) -> Iterator[tuple[float, float
 
 
 def _name_methods(runs: list[Run]) -> None:
-    kinds: dict[str, list[Run]] = {}  # the first run of each method, by name
+    kinds: dict[str, list[Any]] = {}  # what tells the methods of one name apart
     for run in runs:
-        run.method = _model_name(run.settings)
+        run.method = _model_name(run.settings) if run.study is None else run.study[0]
         known = kinds.setdefault(run.method, [])
-        if not any(_is_same(run, each) for each in known):
-            known.append(run)
+        if (kind := run.study or run.general) not in known:
+            known.append(kind)
     for run in runs:
         known = kinds[run.method]
         if len(known) > 1:
-            run.method += f" {1 + next(i for i, each in enumerate(known) if _is_same(run, each))}"
-
-
-def _is_same(run: Run, other: Run) -> bool:
-    return all(run.agrees(other, name) for name in run.settings.keys() | other.settings.keys())
+            run.method += f" {1 + known.index(run.study or run.general)}"
 
 
 def _model_name(settings: dict[str, str]) -> str:

@@ -26,13 +26,15 @@ class ResumableCSVLogger(CSVLogger):
     """
 
     _lock: IO[bytes] | None = None
+    _is_claimed = False
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
         """What writes the file."""
+        if not self._is_claimed:
+            self._lock, self._is_claimed = _claim(Path(self.log_dir)), True
         if self._experiment is None:
-            self._lock = _claim(Path(self.log_dir))
             self._experiment = _Writer(self.log_dir)
         return self._experiment
 
@@ -41,7 +43,7 @@ class ResumableCSVLogger(CSVLogger):
         super().finalize(status)
         if self._lock is not None:
             self._lock.close()
-            self._lock = None
+        self._lock, self._is_claimed = None, False
 
     def mark(self) -> int:
         """Write what is pending, and return how many rows there are, for a checkpoint; 0 but in the first process."""

@@ -38,7 +38,8 @@ class ExperienceFiles:
             folder.mkdir(parents=True, exist_ok=True)
             write_atomically(folder / name, content)
             self._written |= {(folder, segment["first"]): (name, segment["rows"]) for segment in new}
-        self._written = {(folder, each["first"]): self._written[folder, each["first"]] for each in segments}
+        here = {(folder, each["first"]): self._written[folder, each["first"]] for each in segments}
+        self._written = {key: value for key, value in self._written.items() if key[0] != folder} | here
         return state | {
             KEY: [{"first": each["first"], "file": self._written[folder, each["first"]][0]} for each in segments]
         }

@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import yaml
 
 from lit_awm.checkpoints.checkpoint_io import DAMAGED, PREVIOUS, read_checkpoint
+from lit_awm.checkpoints.run_folder import RECIPE
 
 CONFIG_KEY = "lit_awm_config"  # of the recipe in a checkpoint
+VERSIONS_KEY = "lit_awm_versions"  # of the versions of the loggers
 FIXED = [  # settings that a checkpoint has decided, as regular expressions
     r"seed_everything",
     r"data\.class_path",
@@ -42,15 +44,18 @@ def find_last_run(root: Path) -> LastRun | None:
     Its checkpoint is ``checkpoints/last.ckpt``, or the newest one of that folder.
     """
     folders = [folder for folder in root.glob("*") if folder.is_dir()] if root.is_dir() else []
-    for folder in sorted(folders, key=_age, reverse=True):
-        last = folder / "checkpoints" / "last.ckpt"
-        if last.is_file() or last.with_stem(last.stem + PREVIOUS).is_file():
-            return LastRun(folder, last)
-        aside = f"({PREVIOUS}|{DAMAGED}(-\\d+)?|exception)$"  # what is not to be gone on from
-        files = [file for file in last.parent.glob("[!.]*.ckpt") if not re.search(aside, file.stem)]
-        if files:
-            return LastRun(folder, max(files, key=lambda file: file.stat().st_mtime_ns))
-    return None
+    runs = map(_run_of, sorted(folders, key=_age, reverse=True))
+    return next((run for run in runs if run is not None), None)
+
+
+def _run_of(folder: Path) -> LastRun | None:
+    """Return the run of a folder if it has saved a checkpoint."""
+    last = folder / "checkpoints" / "last.ckpt"
+    if last.is_file() or last.with_stem(last.stem + PREVIOUS).is_file():
+        return LastRun(folder, last)
+    aside = f"({PREVIOUS}|{DAMAGED}(-\\d+)?|exception)$"  # what is not to be gone on from
+    files = [file for file in last.parent.glob("[!.]*.ckpt") if not re.search(aside, file.stem)]
+    return LastRun(folder, max(files, key=lambda file: file.stat().st_mtime_ns)) if files else None
 
 
 def _age(folder: Path) -> tuple[int, float]:
@@ -62,24 +67,26 @@ def _age(folder: Path) -> tuple[int, float]:
 def go_on_with_last_run(config: Any, command: str) -> None:
     """Let a configuration go on with the newest run of its name, if there is one, and say what it will do.
 
+    Where the first logger is given a version, it is the run of that version.
+
     Args:
-        config: That of Lightning's command line, in which the checkpoint and the version of the log are set.
+        config: That of Lightning's command line, in which the checkpoint and the versions of the logs are set.
         command: The command that was given.
 
     Raises:
-        ValueError: If the command is not ``fit``, another checkpoint or run is given, or the run's folder is not known.
+        ValueError: If the command is not ``fit``, another checkpoint is given, or the run's folder is not known.
     """
     if command != "fit" and config.resume:
         raise ValueError(f"--resume is for fit, got {command}. Give a checkpoint by --ckpt_path.")
     if config.ckpt_path not in (None, "last"):
         raise ValueError(f"ckpt_path must be left out with --resume, got {config.ckpt_path!r}.")
-    logger = config.trainer.logger
-    logger = logger[0] if isinstance(logger, list) and logger else logger
-    options = getattr(logger, "init_args", None)
+    loggers = _loggers(config.trainer)
+    options = getattr(loggers[0], "init_args", None) if loggers else None
     if options is None or getattr(options, "save_dir", None) is None:
         raise ValueError("--resume needs a logger with save_dir and name. Give a checkpoint by --ckpt_path instead.")
     root = Path(options.save_dir) / (getattr(options, "project", None) or getattr(options, "name", None) or "")
-    found = find_last_run(root)
+    version = getattr(options, "version", None)
+    found = find_last_run(root) if version is None else _run_of(root / _folder_of(version))
     config.ckpt_path = None if found is None else str(found.checkpoint)
     if found is None:
         if command == "fit":
@@ -87,38 +94,70 @@ def go_on_with_last_run(config: Any, command: str) -> None:
         return
     print(f"{'resuming' if command == 'fit' else 'scoring'} {found.checkpoint}")  # noqa: T201
     name = found.folder.name
-    if "WandbLogger" in logger.class_path:
-        options.id, options.resume = name, "allow"
-    else:
-        number = name.removeprefix("version_")
-        version = int(number) if number.isdigit() else name
-        if command == "fit" and options.version not in (None, version):
-            raise ValueError(
-                f"trainer.logger.version must be left out with --resume, got {options.version!r}: the newest run is "
-                f"{version!r}."
-            )
-        options.version = version
+    number = name.removeprefix("version_")
+    versions = [int(number) if number.isdigit() else name, *_versions_in(found.checkpoint)[1:]]
+    for logger, kept in zip(loggers, versions, strict=False):
+        if "WandbLogger" in logger.class_path:
+            logger.init_args.id, logger.init_args.resume = str(kept), "allow"
+        elif hasattr(logger, "init_args"):
+            logger.init_args.version = kept
 
 
-def check_new(logger: Any) -> None:
-    """Reject a new run in the folder of one that has saved checkpoints.
+def forget_run(config: Any) -> None:
+    """Take out of a configuration what run it goes on with, so that it is a recipe again."""
+    config.resume, config.ckpt_path = False, None
+    for logger in _loggers(config.trainer):
+        options: Any = getattr(logger, "init_args", None)
+        if "WandbLogger" in logger.class_path and getattr(options, "resume", None) == "allow":
+            options.id = options.resume = None
+        elif getattr(options, "version", None) is not None:
+            options.version = None
+
+
+def _loggers(trainer: Any) -> list[Any]:
+    """Return the configurations of the loggers of a trainer's configuration."""
+    loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
+    return [logger for logger in loggers if hasattr(logger, "class_path")]
+
+
+def _folder_of(version: int | str) -> str:
+    return f"version_{version}" if isinstance(version, int) else version
+
+
+def _versions_in(checkpoint: Path) -> list[Any]:
+    """Return the versions of the loggers with which a checkpoint was written."""
+    versions: list[Any] = read_checkpoint(checkpoint)[0].get(VERSIONS_KEY, [])
+    return versions
+
+
+def check_new(trainer: Any) -> None:
+    """Reject a new run in the folder of another one.
 
     Args:
-        logger: The configuration of the logger.
+        trainer: The configuration of the trainer.
 
     Raises:
-        ValueError: If the logger is given the version of such a run.
+        ValueError: If a logger is given the version of a run that is there; or there is no logger, and checkpoints
+            would take the place of others.
     """
-    options = getattr(logger, "init_args", None)
-    version = getattr(options, "version", None)
-    if options is None or version is None:
-        return
-    name = f"version_{version}" if isinstance(version, int) else version
-    folder = Path(options.save_dir, getattr(options, "name", None) or "", name)
-    if any((folder / "checkpoints").glob("*.ckpt")):
+    for logger in _loggers(trainer):
+        options: Any = getattr(logger, "init_args", None)
+        if (version := getattr(options, "version", None)) is None or getattr(options, "save_dir", None) is None:
+            continue
+        folder = Path(options.save_dir, getattr(options, "name", None) or "", _folder_of(version))
+        kept = [*(folder / "checkpoints").glob("*.ckpt"), *folder.glob(RECIPE), *folder.glob("metrics.csv")]
+        if kept:
+            raise ValueError(
+                f"trainer.logger.version must be that of a new run, got {version!r}: {kept[0]} is there. Leave it out; "
+                "or go on with a run by --resume."
+            )
+    folder = Path(trainer.default_root_dir or ".", "checkpoints")
+    writes = trainer.enable_checkpointing is not False and not trainer.fast_dev_run
+    if trainer.logger is False and writes and any(folder.glob("*.ckpt")):
         raise ValueError(
-            f"trainer.logger.version must be that of a new run, got {version!r}: {folder} has checkpoints. "
-            "Leave it out; or go on with the newest run by --resume."
+            f"trainer.default_root_dir must be a folder without checkpoints if there is no logger, got "
+            f"{str(folder.parent)!r}, which has some. Give another, or a logger, or `--trainer.enable_checkpointing "
+            "false`."
         )
 
 

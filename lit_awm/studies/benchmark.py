@@ -107,8 +107,10 @@ class Job(NamedTuple):
         method, folder = METHODS[self.method], self.folder(out)
         iterations, (num_envs, warmup) = method.iterations(episodes), method.at_once(episodes, self.episode_length)
         recipe = self.system if method.recipe == COMMON else method.recipe
+        files = [word for word in options if word.startswith("--config=")]  # of which a job decides more than they do
+        options = [word for word in options if word not in files]
         words = [
-            *("fit", f"--config={recipe}", "--resume", f"--seed_everything={self.seed}"),
+            *("fit", f"--config={recipe}", *files, "--resume", f"--seed_everything={self.seed}"),
             *(f"--data.env={self.system}", f"--data.episode_length={self.episode_length}"),
             *(f"--data.num_envs={num_envs}", f"--data.warmup_episodes={warmup}"),
             *(f"--trainer.max_epochs={iterations}", "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false"),
@@ -225,6 +227,8 @@ def _fit(job: Job, out: Path, episodes: int, options: Sequence[str]) -> Row:
     if process.returncode != 0:
         raise RuntimeError(f"lit-awm fit has ended with status {process.returncode}")
     (run,) = find_runs([job.folder(out)])
+    if (run.system, run.episode_length, run.seed) != job[1:]:
+        raise RuntimeError(f"an option has made another job of this one: {run.task}, seed {run.seed}")
     return {
         **job._asdict(),
         **run.last,
@@ -246,7 +250,8 @@ def _refer(job: Job, out: Path) -> Row:
     optimum, cost = load_optimum(job.system, episode_length=job.episode_length), None
     if job.method == "receding":
         command = job.command(out, 0)
-        found = subprocess.run(command, capture_output=True, text=True, check=True, env=_environment())
+        with (job.folder(out) / "output.txt").open("ab") as output:
+            found = subprocess.run(command, stdout=subprocess.PIPE, stderr=output, check=True, env=_environment())
         cost = json.loads(found.stdout)["cost"]
     elif optimum is not None:
         costs = {"random": optimum.random_cost, "constant": optimum.constant_cost, "optimum": optimum.cost}
@@ -258,13 +263,15 @@ def _refer(job: Job, out: Path) -> Row:
 
 
 def _write_table(out: Path, jobs: Iterable[Job]) -> list[Row]:
-    """Write ``results.csv`` and return its rows, of all jobs that have ended."""
+    """Return the rows of all jobs that have ended; write ``results.csv``, with all others in the folder too."""
     rows = list(_ended(out, jobs))
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    others = sorted(set(out.glob(f"*/*/*/{RESULT}")) - {job.folder(out) / RESULT for job in jobs})
+    table = [*rows, *(json.loads(path.read_text(encoding="utf-8")) for path in others)]
+    names = list(dict.fromkeys(name for row in table for name in row))
     with (out / "results.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(table)
     return rows
 
 

@@ -69,6 +69,48 @@ def test_seed_and_length_of_episodes_make_no_other_method(root: Path) -> None:
     assert differences(find_runs([root / "theirs"])) == {}
 
 
+def test_a_fixed_horizon_is_another_method_than_that_of_an_episode(tmp_path: Path) -> None:
+    for number, (horizon, length) in enumerate(((50, 50), (100, 100), (50, 100))):
+        model = {"class_path": "lit_awm.modules.SACModule", "init_args": {"horizon": horizon}}
+        write_run(tmp_path / str(number), model, "harvest", 0, [0.1], length)
+    runs = find_runs([tmp_path])
+    assert [(run.method, run.episode_length) for run in runs] == [("SAC 1", 50), ("SAC 1", 100), ("SAC 2", 100)]
+
+
+def test_runs_without_a_seed_are_all_kept(tmp_path: Path) -> None:
+    for number in range(2):
+        recipe = write_run(tmp_path / str(number), SAC, "harvest", 0, [0.1 * number]) / "lit_awm_config.yaml"
+        recipe.write_text(recipe.read_text().replace("seed_everything: 0", "seed_everything: false"))
+    assert len(find_runs([tmp_path])) == 2
+
+
+def test_what_only_watches_makes_no_other_method(tmp_path: Path) -> None:
+    for seed in range(2):
+        recipe = write_run(tmp_path, SAC, "harvest", seed, [0.1]) / "lit_awm_config.yaml"
+        settings = yaml.safe_load(recipe.read_text())
+        settings["trainer"] |= {"enable_progress_bar": bool(seed), "callbacks": [{"class_path": "x.Throughput"}] * seed}
+        recipe.write_text(yaml.safe_dump(settings))
+    assert {run.method for run in find_runs([tmp_path])} == {"SAC"}
+
+
+def test_a_task_without_an_optimum_does_not_hide_the_others(root: Path) -> None:
+    rows = by_length(find_runs([root]))
+    assert rows
+    folder = write_run(root / "more", SAC, "gym", 0, [0.1], 500)
+    log = folder / "metrics.csv"
+    log.write_text(log.read_text().replace("eval/regret", "other").replace("eval/gap", "another"))
+    assert by_length(find_runs([root])) == rows
+
+
+def test_a_score_that_is_not_a_number_counts_as_the_worst(root: Path) -> None:
+    folder = next(path for path in (root / "ours").iterdir() if path.name == "harvest_100_ingModule_1")
+    log = folder / "metrics.csv"
+    log.write_text(log.read_text().replace("1,,400,1.5,0.5,", "1,,400,1.5,nan,"))
+    runs = [run for run in find_runs([root]) if (run.method, run.task) == ("actions", "harvest, 100 steps")]
+    assert learning_curve(runs, "regret")[0][1] == (0.5, 0.5, float("inf"))
+    assert learning_curve(runs[::-1], "regret")[0][1] == (0.5, 0.5, float("inf"))
+
+
 def test_a_number_that_happens_to_be_the_length_makes_no_other_method(tmp_path: Path) -> None:
     model = {"class_path": "lit_awm.modules.SACModule", "init_args": {"updates": 100}}
     for length in (100, 200):

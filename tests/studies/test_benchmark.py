@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lit_awm.analysis.runs import find_runs
 from lit_awm.cli import main
 from lit_awm.studies import benchmark
 from lit_awm.studies.benchmark import (
@@ -145,6 +146,33 @@ def test_a_study_that_is_stopped_begins_no_further_run(monkeypatch: pytest.Monke
     with pytest.raises(KeyboardInterrupt):
         run_study([Job("sac", "harvest", 10, seed) for seed in range(50)], Path("out"), 16, 1, progress=False)
     assert len(begun) < 50
+
+
+def test_a_file_of_settings_makes_no_other_job_of_one() -> None:
+    Path("mine.yaml").write_text("{seed_everything: 5, data: {init_args: {env: harvest, turns: 1}}}")
+    options = ["--config=mine.yaml", *TINY]
+    rows, failed = run_study(
+        [Job("actions_untaught", "bioreactor", 10, 1)], Path("out"), 16, 1, options, progress=False
+    )
+    assert (len(rows), failed) == (1, [])
+    (recipe,) = Path("out").rglob("lit_awm_config.yaml")
+    text = recipe.read_text()
+    assert "env: bioreactor" in text
+    assert "seed_everything: 1" in text
+
+
+def test_a_method_of_a_study_is_one_whatever_the_recipe_of_a_system() -> None:
+    jobs = [Job("actions_untaught", system, 10, 0) for system in ("bioreactor", "timber_harvest")]
+    options = [*TINY, "--data.turns=1"]
+    assert run_study(jobs, Path("out"), 16, 1, options, progress=False)[1] == []
+    assert {run.method for run in find_runs([Path("out")])} == {"actions_untaught"}
+    assert run_study(jobs[:1], Path("more"), 16, 1, TINY, progress=False)[1] == []
+    assert {run.method for run in find_runs([Path("out"), Path("more")])} == {
+        "actions_untaught 1",
+        "actions_untaught 2",
+    }
+    run_study([Job("random", "harvest", 100, 0)], Path("more"), 16, 1, TINY, progress=False)
+    assert len(Path("more/results.csv").read_text().splitlines()) == 3  # the others of the folder, too
 
 
 def test_results_of_unknown_origin_are_not_taken_over() -> None:
