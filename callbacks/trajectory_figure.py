@@ -46,11 +46,10 @@ class TrajectoryFigure(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._count += not trainer.sanity_checking
-        is_time = self.every and self._count % self.every == 0
-        is_validation = (
-            trainer.state.fn == "validate" and trainer.logger is not None
-        )  # else it has no folder of its own
-        if is_validation or (is_time and not trainer.sanity_checking):
+        is_time = bool(self.every) and self._count % self.every == 0 and not trainer.sanity_checking
+        if trainer.state.fn == "validate":
+            is_time = trainer.logger is not None  # else there is no folder for it
+        if is_time:
             self._draw(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -39,13 +39,14 @@ def make_bundle(description: Description, policy: Policy, world_model: WorldMode
         ValueError: If a class is not one of ours, or a model differs when it is loaded.
     """
     contents = {f"{POLICY}.safetensors": _weights(policy)}
-    states = torch.randn(3, 5, policy.state_dim)
+    steps = min(5, world_model.max_horizon or 5)
+    states = torch.randn(3, steps, policy.state_dim)
     twin = _build_policy(description, contents[f"{POLICY}.safetensors"])
     check_same(policy.sample, twin.sample, states, tolerance=0.0, what=f"{POLICY}.safetensors")
     if next(world_model.parameters(), None) is not None:
         contents[f"{WORLD_MODEL}.safetensors"] = _weights(world_model)
         model = _build_world_model(description, contents[f"{WORLD_MODEL}.safetensors"])
-        actions = torch.rand(3, 5, policy.action_dim)
+        actions = torch.rand(3, steps, policy.action_dim)
         check_same(world_model, model, states, actions, tolerance=0.0, what=f"{WORLD_MODEL}.safetensors")
         check_same(world_model.survival, model.survival, states, tolerance=0.0, what=f"{WORLD_MODEL}.safetensors")
     return contents | {DESCRIPTION: (json.dumps(description, indent=1) + "\n").encode()}
@@ -175,7 +176,10 @@ def _known_reward(environment: dict[str, Any]) -> RewardFn:
 
     if environment["env"] not in SYSTEMS:  # of which alone it is known; tasks of other packages may name modules
         raise ValueError(f"env must be a system of the testbed in a bundle, got {environment['env']!r}.")
-    options = {"episode_length": environment["episode_length"], **(environment.get("env_options") or {})}
+    length = {"episode_length": environment["episode_length"]} if "episode_length" in environment else {}
+    options = length | (
+        environment.get("env_options") or {}
+    )  # which hold the length where recordings were learned from
     return KnownReward(make_env(environment["env"], 1, **options))
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.data import LazyMemmapStorage, LazyTensorStorage, ReplayBuffer, SliceSampler
+from torchrl.data import LazyMemmapStorage, LazyTensorStorage, RandomSampler, ReplayBuffer, SliceSampler
 
 from lit_awm.data.collectors import TRAJECTORY
 from lit_awm.data.segments import Segment, Segments
@@ -49,7 +49,9 @@ class ExperienceBuffer:
             storage=LazyMemmapStorage(capacity, scratch_dir=self._folder.name)
             if self._folder
             else LazyTensorStorage(capacity),
-            sampler=SliceSampler(
+            sampler=RandomSampler()
+            if is_for_agent and slice_length == 1  # every transition is as likely, however long its episode
+            else SliceSampler(
                 slice_len=slice_length,
                 traj_key=TRAJECTORY,
                 strict_length=is_for_agent,

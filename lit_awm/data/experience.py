@@ -22,7 +22,7 @@ from lit_awm.data.lengths import check_lengths, check_warmup
 from lit_awm.data.returns import add_returns
 from lit_awm.data.schedule import make_loop
 from lit_awm.distributed import check_ranks, gather_objects, process_count, rank
-from lit_awm.envs import KnownReward, KnownStep, load_optimum, make_env
+from lit_awm.envs import ControlEnv, KnownReward, KnownStep, load_optimum, make_env
 from lit_awm.envs.simulators import SimulatorEnv
 from lit_awm.loops import AlternatingLoop
 from lit_awm.models import Policy
@@ -275,7 +275,7 @@ class ExperienceDataModule(LightningDataModule):
         assert self.buffer is not None
         assert self.policy is not None
         before = self.buffer.collected
-        tried = evaluate(self.trial_env, self.policy, None, self.seed + RANK_STRIDE * rank())
+        tried = evaluate(self.trial_env, self.policy, None, self.seed)  # of all processes, so that it is equally long
         episode = tried["episode"]
         begins = episode["is_init"].flatten()
         episode[TRAJECTORY] = (-before - begins.cumsum(0)).reshape(episode.shape)  # numbers that no collector gives
@@ -307,9 +307,12 @@ class ExperienceDataModule(LightningDataModule):
         if self.longest_episode < self.slice_length and not self.learns_ends:
             raise ValueError(
                 f"slice_length must be at most {self.longest_episode}, got {self.slice_length}: every episode of "
-                f"{self.env.name} ended early. Lower `slice_length`; or let the world model learn when they end, by "
-                "`continuation`; or, if a step is too long for the integrator, "
-                "raise `episode_length`, or `substeps` in `env_options`."
+                f"{self.env.name} ended early. Lower `slice_length`; "
+                + (
+                    "or, if a step is too long for the integrator, raise `episode_length`, or its `substeps`."
+                    if isinstance(self.env.base_env, ControlEnv)  # whose exits no state tells of
+                    else "or let the world model learn when they end, by `continuation`."
+                )
             )
 
     def sample_trajectories(self) -> TensorDict:

@@ -66,4 +66,7 @@ class Exploration(nn.Module):
         if at_random:
             return self._held
         assert self.policy is not None
-        return (act(self.policy, observation, is_init, earned, self._held) + self.noise * self._held).clamp(-1, 1)
+        chosen = act(self.policy, observation, is_init, earned, self._held)
+        action = (chosen + self.noise * self._held).clamp(-1, 1)
+        self.policy.note(action)
+        return action

@@ -107,6 +107,7 @@ class TrajectoryDataModule(LightningDataModule):
             _check_sizes(self.eval_env, self.state_dim, self.action_dim)
         self.policy: Policy | None = None
         self.buffer: ExperienceBuffer | None = None
+        self._holds_all = False  # the episodes held out, too
 
     # -- What models need to know ---------------------------------------------------------------------------------
 
@@ -153,10 +154,14 @@ class TrajectoryDataModule(LightningDataModule):
         if self.env_name is not None and process_count() > 1:  # each has its share of an evaluation
             share = math.ceil(self.eval_episodes / process_count())
             self.eval_env = make_eval_env(self.env_name, share, **self.env_options)
-        if stage != "fit" or self.buffer is not None:
+        if stage != "fit":
             return
         if getattr(self.trainer.lightning_module, "learns_ends", False):
             self._check_ends()
+        holds_all = self.policy is not None  # else some are held out
+        if self.buffer is not None and holds_all == self._holds_all:
+            return
+        self._holds_all = holds_all
         if rank():
             torch.manual_seed(torch.initial_seed() + RANK_STRIDE * rank())
         episodes = self.training if self.policy is None else [*self.training, *self.held_out]

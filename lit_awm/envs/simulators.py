@@ -120,7 +120,8 @@ def make_simulator(
 
     def make_one() -> EnvBase:
         if suite == "gym":
-            return GymEnv(task, device=device, max_episode_steps=episode_length, **options)
+            most = episode_length * options.get("frame_skip", 1)  # of its own steps
+            return GymEnv(task, device=device, max_episode_steps=most, **options)
         domain, _, task_name = task.partition("-")
         return DMControlEnv(domain, task_name.replace("-", "_"), device=device, time_limit=float("inf"), **options)
 

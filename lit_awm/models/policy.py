@@ -50,6 +50,9 @@ class Policy(nn.Module, ABC):
         """
         return self.sample(state, noise)
 
+    def note(self, action: Tensor) -> None:
+        """Be told what was done in the step of the last ``act``, ``(N, A)``, for example with noise."""
+
     @abstractmethod
     def sample(self, state: Tensor, noise: Tensor | None = None) -> Tensor:
         """Return the action ``(..., A)`` for ``(..., S)``, differentiable in both and in the parameters.

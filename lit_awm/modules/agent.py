@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from lightning.pytorch import LightningModule
@@ -39,6 +39,13 @@ class AgentModule(LightningModule, ABC):
         self.policy, self.optimizer, self.scheduler = policy, optimizer, scheduler
         self._reduction = OwnReduction()
         self.register_buffer("updates", torch.tensor(0))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> NoReturn:
+        """Refuse: in a copy of TorchRL's losses policy and loss would no longer share their parameters."""
+        raise TypeError(
+            f"{type(self).__name__} must not be copied, as by callbacks that average weights: the loss of the copy "
+            "would train parameters that its policy has not. Build another one, and load this one's `state_dict()`."
+        )
 
     @property
     def behaviour_policy(self) -> Policy:

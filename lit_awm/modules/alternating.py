@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lit_awm.checks import check_count
 from lit_awm.distributed import OwnReduction, average_gradients, check_strategy, load_ranks, save_ranks
+from lit_awm.envs import KnownReward
 from lit_awm.models import Policy, RewardFn, RewardModel, SimulatorWorldModel, StepFn, WorldModel
 from lit_awm.modules.candidates import Candidates, Champion
 from lit_awm.modules.latest_metrics import LatestMetrics
@@ -111,6 +112,11 @@ class AlternatingModule(LightningModule):
             model.connect(known_step_fn)
             model.reward_fn, teacher = known_reward_fn, None  # a step tells what it earns
         self.world_model = world_model_module(model)
+        if self.world_model.learns_ends and isinstance(model.reward_fn, KnownReward):
+            raise ValueError(
+                "continuation must be null with the known reward of a system, got one: what it costs to leave the "
+                "domain, which ends an episode there, is not part of that, so that to leave would pay. Leave it out."
+            )
         self.policy = policy_module(policy(state_dim, action_dim), model)
         if accumulate > 1 and self.policy.imagination == "warm":
             raise ValueError(

@@ -71,7 +71,8 @@ class ValueBootstrap(nn.Module):
         horizon = imagined.rewards.shape[1]
         weights = self.discount ** torch.arange(horizon + 1).to(imagined.rewards)
         tail = while_it_goes_on(self.target(imagined.states[:, -1]), imagined.survival[:, -1])
-        return imagined.rewards @ weights[:-1] + weights[-1] * tail
+        with torch.autocast(weights.device.type, enabled=False):  # a sum of many
+            return imagined.rewards @ weights[:-1] + weights[-1] * tail
 
     def loss(self, imagined: Imagined) -> Tensor:
         """Return the critic's mean squared error, in units of its first targets' spread.
@@ -82,8 +83,10 @@ class ValueBootstrap(nn.Module):
         values = while_it_goes_on(self.target(states[:, 1:]).detach(), survival[:, 1:])
         targets = lambda_returns(imagined.rewards.detach(), values, self.discount, self.trace)
         if not self.critic.value_scaler.is_fitted:
+            first, every = gather(targets[:, :1]), gather(targets.reshape(-1, 1))  # the first ones go on for sure
+            are_alike = first.std(correction=0) < 1e-3 * first.square().mean().sqrt()  # and tell of no spread
             for network in (self.critic, self.target):
-                network.value_scaler.fit(gather(targets[:, :1]))  # of states in which it goes on for sure
+                network.value_scaler.fit(every if are_alike else first)
         scale = self.critic.value_scaler.scale
         predicted = while_it_goes_on(self.critic(states[:, :-1]), survival[:, :-1])
         return F.mse_loss(predicted / scale, targets / scale)

@@ -107,9 +107,14 @@ class DecisionTransformerPolicy(Policy):
         mean, deviation = (each[:, -1] for each in self.actor(context[0], context[1], context[2]))
         self.actor.train(was_training)
         action = (mean if noise is None else mean + deviation * noise).tanh()
-        context[1][:, -1] = action
         self._memory = context
+        self.note(action)
         return action
+
+    def note(self, action: Tensor) -> None:
+        """Remember the action of the last step."""
+        assert self._memory is not None
+        self._memory[1][:, -1] = action
 
     def sample(self, state: Tensor, noise: Tensor | None = None) -> Tensor:
         """Return the actions for states ``(N, S)`` in which an episode begins."""

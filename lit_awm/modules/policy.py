@@ -174,7 +174,9 @@ class PolicyModule(LightningModule):
         goes_on = self.imagination == "warm" and warm.fits(initial, horizon)
         if not goes_on:
             warm.forget()
-        noise = warm.noise if goes_on else self.draw_noise(initial, horizon)
+        deviation = self._now(self.action_noise)
+        goes_on = goes_on and (deviation > 0) == (warm.noise is not None)
+        noise = warm.noise_of(deviation) if goes_on else self.draw_noise(initial, horizon)
         self.action_gradient = initial.new_zeros(len(initial), horizon, self.policy.action_dim)
         method, options = self.imagination, dict[str, Any]()
         if method == "warm":
@@ -195,7 +197,7 @@ class PolicyModule(LightningModule):
         )
         loss, metrics = self._objective(imagined)
         if self.imagination == "warm":
-            metrics |= warm.take(imagined, noise, self.world_model.state_scaler.scale)
+            metrics |= warm.take(imagined, noise, deviation, self.world_model.state_scaler.scale)
         return loss, {"loss": loss.detach(), **metrics}
 
     def _objective(self, imagined: Imagined) -> tuple[Tensor, dict[str, Tensor]]:

@@ -38,6 +38,7 @@ class WarmStart:
         """Begin anew: the world model has changed."""
         self.states: Tensor | None = None
         self.noise: Tensor | None = None
+        self.deviation = 0.0  # of the noise
         self.residual = 0.0  # of the states
         self.effort = WINDOWS  # for the costates, of which nothing is known
         self.costates = CostateIteration()  # a new one, to which no earlier graph reports
@@ -48,6 +49,12 @@ class WarmStart:
         """Tell whether an update from ``(B, S)`` over ``horizon`` steps can go on from the last one."""
         states = self.states
         return states is not None and states.shape[1] > horizon and torch.equal(states[:, 0].to(initial), initial)
+
+    def noise_of(self, deviation: float) -> Tensor | None:
+        """Return the noise of the last update with another standard deviation, which is 0 only if that was."""
+        if self.noise is not None and deviation != self.deviation:
+            self.noise, self.deviation = self.noise * (deviation / self.deviation), deviation
+        return self.noise
 
     def prepare(self, initial: Tensor, closed_horizon: int | None) -> tuple[Method, dict[str, Any]]:
         """Return the method of the next update, and what ``imagine`` is to be given for it.
@@ -84,13 +91,13 @@ class WarmStart:
         has_failed = not moved_little or self.costates.passes >= MOST_PASSES
         return SEQUENTIAL if has_failed or self.effort == SEQUENTIAL else PASSES
 
-    def take(self, imagined: Imagined, noise: Tensor | None, scale: Tensor) -> dict[str, Tensor]:
+    def take(self, imagined: Imagined, noise: Tensor | None, deviation: float, scale: Tensor) -> dict[str, Tensor]:
         """Keep what the next update can use, and return what is to be logged.
 
         What is said of the costates is from the update before, since they are known after its backward pass.
         """
         states = imagined.states.detach()
-        is_first, self.states, self.noise = self.states is None, states, noise
+        is_first, self.states, self.noise, self.deviation = self.states is None, states, noise, deviation
         moved = ((states[:, :-1] - imagined.inputs) / scale).abs().amax()
         self.residual = moved.item()
         if is_first:
@@ -105,6 +112,7 @@ class WarmStart:
         return {
             "warm_states": _copy(self.states),
             "warm_noise": _copy(self.noise),
+            "deviation": self.deviation,
             "residual": self.residual,
             "effort": self.effort,
             "costates": _copy(solver.costates),
@@ -117,7 +125,7 @@ class WarmStart:
         """Go on from what ``state`` returned."""
         self.forget()
         self.states, self.noise = _copy(state["warm_states"]), _copy(state["warm_noise"])
-        self.residual, self.effort = state["residual"], state["effort"]
+        self.deviation, self.residual, self.effort = state["deviation"], state["residual"], state["effort"]
         solver = self.costates
         solver.costates, solver.solutions = _copy(state["costates"]), int(not state["is_judged"])
         solver.residual, solver.passes = state["costate_residual"], state["costate_passes"]

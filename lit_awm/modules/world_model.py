@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lit_awm.checks import check_at_least
 from lit_awm.distributed import gather, shard
-from lit_awm.models import Continuation, RewardModel, WorldModel
+from lit_awm.models import Continuation, Prediction, RewardModel, WorldModel
 from lit_awm.modules.optimization import build_optimizer, check_optimizer, default_optimizer, prefixed
 
 LEAST_DIFFERENCE = 1e-2  # standard deviations between twins, below which a difference need not be right
@@ -67,7 +67,8 @@ class WorldModelModule(LightningModule):
         self.world_model, self.sensitivity_weight = world_model, sensitivity_weight
         if continuation is not None:
             world_model.continuation = continuation(world_model.state_dim)
-        self._compiled = torch.compile(world_model.members) if compile_model else None
+        self.compile_model = compile_model
+        self._compiled: Any = None  # as soon as it is called
         self.optimizer, self.scheduler = optimizer, scheduler
         check_optimizer(self.trained_parameters(), optimizer, scheduler)
 
@@ -137,7 +138,7 @@ class WorldModelModule(LightningModule):
         """
         model, states, target = self.world_model, batch["observation"], batch["next", "observation"]
         with torch.autocast(states.device.type, enabled=False) if self._learns_differences(batch) else nullcontext():
-            prediction = (self._compiled or model.members)(states, batch["action"])
+            prediction = self._members()(states, batch["action"])
         scale = model.error_scale * (model.standard_targets(states, target).abs() / FAR).clamp(min=1)
         predicted = prediction.state
         if model.clock_step is not None:
@@ -148,6 +149,19 @@ class WorldModelModule(LightningModule):
             predicted = torch.cat([predicted, prediction.reward.unsqueeze(-1)], dim=-1)
             target, scale = torch.cat([target, reward], dim=-1), torch.cat([scale, reward_scale], dim=-1)
         return predicted, target, scale
+
+    def _members(self) -> Callable[[Tensor, Tensor], Prediction]:
+        """Return what predicts, compiled if it is to be."""
+        if not self.compile_model:
+            return self.world_model.members
+        if self._compiled is None:
+            self._compiled = torch.compile(self.world_model.members)
+        compiled: Callable[[Tensor, Tensor], Prediction] = self._compiled
+        return compiled
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is compiled, which is bound to this model: a copy compiles its own."""
+        return super().__getstate__() | {"_compiled": None}
 
     def _reward_scale(self, reward: Tensor) -> Tensor:
         """Return what errors of rewards ``(B, H, 1)`` are measured in."""
@@ -177,7 +191,7 @@ class WorldModelModule(LightningModule):
     def configure_model(self) -> None:
         """Divide the model between processes, if the strategy is ``ModelParallelStrategy`` (FSDP2)."""
         if isinstance(self.trainer.strategy, ModelParallelStrategy):
-            if self._compiled is not None:
+            if self.compile_model:
                 raise ValueError("compile_model must be false with ModelParallelStrategy, got true.")
             if self.world_model.continuation is not None:
                 raise ValueError("continuation must be null with ModelParallelStrategy, got one. Use DDP.")

@@ -104,3 +104,9 @@ def test_it_measures_once_before_an_update_whatever_the_batches(make_trainer: Ca
     callbacks = [AdaptiveHorizon(start=2, growth=1.5, every=1), horizons]
     make_trainer(max_epochs=1, callbacks=callbacks, accumulate_grad_batches=2).fit(module, data)
     assert horizons.seen == [3, 3, 5, 5]  # nothing differs: it grows at each of two updates
+
+
+def test_after_a_gradient_of_zero_nothing_is_an_explosion() -> None:
+    callback = started(20)
+    callback.adapt(0.0, 0.0)
+    assert callback.adapt(1e-3, 1e9) >= 20

@@ -97,3 +97,13 @@ def test_a_trainer_may_fit_the_world_model_after_a_policy_in_it(make_trainer: Ca
     trainer.fit_loop.max_epochs = 2
     trainer.fit(WorldModelModule(module.world_model), data)
     assert not torch.equal(torch.cat([each.detach().flatten() for each in module.world_model.parameters()]), before)
+
+
+def test_a_callback_that_is_used_again_takes_the_horizon_of_the_module(
+    make_trainer: Callable[..., Trainer],
+) -> None:
+    curriculum = HorizonCurriculum(start=2, epochs=2)
+    for horizon in (5, 10):
+        module, data = make(horizon)
+        make_trainer(max_epochs=1, callbacks=[curriculum]).fit(module, data)
+        assert module.imagination_horizon == horizon

@@ -258,3 +258,14 @@ def test_a_trainer_resumes_from_the_files_of_the_plugin(make_trainer: Callable[.
 def test_options_that_nothing_would_use_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="storage_options must be None"):
         SafeCheckpointIO().save_checkpoint({}, tmp_path / "last.ckpt", storage_options={})
+
+
+def test_two_folders_do_not_make_each_other_write_all_again(tmp_path: Path) -> None:
+    plugin, whole = SafeCheckpointIO(), checkpoint(0, 5)
+    for segments in (2, 3, 5):
+        part = {"experience": whole["Data"]["experience"][:segments], "env_steps": 10 * segments}
+        for folder in ("one", "two"):
+            plugin.save_checkpoint(whole | {"Data": part}, tmp_path / folder / "last.ckpt")
+    for folder in ("one", "two"):
+        files = sorted((tmp_path / folder / "experience").iterdir())
+        assert [segment["first"] for file in files for segment in torch.load(file)] == [0, 10, 20, 30, 40]

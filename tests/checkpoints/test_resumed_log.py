@@ -14,6 +14,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+from lit_awm.checkpoints import ResumableCSVLogger
 from lit_awm.cli import main
 from lit_awm.envs.simulators import PACKAGES
 from lit_awm.modules import AlternatingModule
@@ -102,3 +103,12 @@ def test_on_a_gpu_with_deterministic_algorithms_it_ends_within_a_millionth(
     for name, value in weights.items():
         if isinstance(value, torch.Tensor):
             torch.testing.assert_close(value, expected_weights[name], rtol=1e-6, atol=1e-6)
+
+
+def test_a_folder_is_locked_again_in_a_further_fit(tmp_path: Path) -> None:
+    logger = ResumableCSVLogger(str(tmp_path), "run", 0)
+    for _ in range(2):
+        logger.log_metrics({"loss": 1.0}, 0)
+        with pytest.raises(ValueError, match="is being written to by another run"):
+            ResumableCSVLogger(str(tmp_path), "run", 0).log_metrics({"loss": 2.0}, 0)
+        logger.finalize("success")

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from tensordict import TensorDict
 
 from lit_awm.checkpoints import SafeCheckpointIO
 from lit_awm.data import ExperienceDataModule
+from lit_awm.data.buffer import STORED_FOR_AGENTS, ExperienceBuffer
+from lit_awm.data.collectors import TRAJECTORY
 from lit_awm.models import ActionsWorldModel, CausalTransformer
 from lit_awm.modules import WorldModelModule
 
@@ -95,3 +98,16 @@ def test_a_disk_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="storage_dir"):
         ExperienceDataModule("bear_populations", storage_dir=str(tmp_path / "file"))
+
+
+def test_an_agent_draws_every_transition_as_often_however_long_its_episode() -> None:
+    torch.manual_seed(0)
+    buffer = ExperienceBuffer(102, 1, 256, is_for_agent=True)
+    for number, length in enumerate((2, 100)):
+        shape = (1, length, 1)
+        rows = TensorDict({key: torch.zeros(shape) for key in STORED_FOR_AGENTS}, (1, length))
+        rows[TRAJECTORY] = torch.full((1, length), number)
+        rows["observation"] = torch.full(shape, float(number))
+        buffer.add(rows)
+    short = torch.cat([buffer.sample_trajectories()["observation"] for _ in range(20)]) == 0
+    assert 0.01 < short.float().mean() < 0.03  # 2 of 102

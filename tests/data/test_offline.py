@@ -197,3 +197,11 @@ def test_ends_are_not_learned_from_a_recording_that_has_none(make_trainer: Calla
     model = ActionsWorldModel(data.state_dim, data.action_dim, CausalTransformer(8, 1, 1, 8))
     with pytest.raises(ValueError, match="path must hold steps that are `terminated` for a world model with"):
         make_trainer(max_epochs=1).fit(WorldModelModule(model, continuation=Continuation), data)
+
+
+def test_episodes_that_a_policy_has_had_are_held_out_again(make_trainer: Callable[..., Trainer], path: str) -> None:
+    data = make_data(path)
+    make_trainer(max_epochs=1).fit(make_alternating(data), data)
+    make_trainer(max_epochs=1).fit(make_module(data), data)
+    assert data.buffer is not None
+    assert len(data.buffer) == len(torch.cat(data.training))

@@ -84,3 +84,10 @@ def test_the_next_episode_depends_on_the_random_states_alone(name: str, size: in
     assert not torch.equal(next_episode(second), expected)
     second.set_random_states(states)
     assert torch.equal(next_episode(second), expected)
+
+
+@pytest.mark.parametrize("name", [pytest.param("gym/Pendulum-v1", marks=TASKS[0].marks)])
+def test_an_episode_has_as_many_steps_whatever_frames_are_skipped(name: str) -> None:
+    episode = make_env(name, episode_length=6, frame_skip=4).rollout(10)
+    assert episode.shape[-1] == 6
+    assert episode["next", "observation"][0, -1, -1] == 1  # the clock

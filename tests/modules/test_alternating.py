@@ -19,12 +19,13 @@ from lit_awm.data import ExperienceDataModule
 from lit_awm.models import (
     ActionsWorldModel,
     CausalTransformer,
+    Continuation,
     DeterministicPolicy,
     MarkovWorldModel,
     RewardModel,
     SimulatorWorldModel,
 )
-from lit_awm.modules import AlternatingModule, PolicyModule
+from lit_awm.modules import AlternatingModule, PolicyModule, WorldModelModule
 
 
 def make_data(**options: Any) -> ExperienceDataModule:
@@ -286,3 +287,9 @@ def test_a_pass_ends_with_a_trial_that_counts_and_with_the_policy_that_has_earne
     assert list(best) == [max(tried[: count + 1]) for count in range(6)]
     assert [-cost for cost in trials.costs] == pytest.approx(best, rel=1e-5)
     assert len(data.buffer[:]["collector", "traj_ids"].unique_consecutive()) == 4 + 5 * 2 + 6
+
+
+def test_a_reward_that_leaves_out_what_an_exit_costs_is_not_joined_by_ends() -> None:
+    module = partial(WorldModelModule, continuation=Continuation)
+    with pytest.raises(ValueError, match="continuation must be null with the known reward of a system"):
+        make_module(make_data(), known_reward=True, world_model_module=module)

@@ -134,3 +134,12 @@ def test_the_target_follows_the_critic() -> None:
 def test_bad_arguments_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         ValueBootstrap(1, **options)
+
+
+def test_the_unit_of_values_is_that_of_all_states_if_the_first_are_alike() -> None:
+    torch.manual_seed(0)
+    bootstrap, rewards = ValueBootstrap(1), -1e4 * torch.rand(4, 5)
+    states = torch.zeros(4, 6, 1)
+    imagined = Imagined(states, states[:, :5], rewards[:1].expand(4, -1), states[:, :5], torch.ones(4, 6))
+    bootstrap.loss(imagined)
+    assert bootstrap.critic.value_scaler.scale > 1e3

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from lightning.pytorch import Trainer
@@ -7,6 +9,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from lit_awm.data import ExperienceDataModule
+from lit_awm.data.exploration import Exploration
 from lit_awm.models import MarkovWorldModel, TanhNormalPolicy
 
 pytest.importorskip("transformers")
@@ -167,3 +170,20 @@ def test_it_learns_under_a_stock_trainer_and_what_was_earned_is_relabelled() -> 
 def test_what_cannot_be_is_refused(make, words: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_it_remembers_what_was_done_and_not_what_it_had_chosen() -> None:
+    policy, chosen = make_policy(), make_policy()
+    chosen.load_state_dict(policy.state_dict())
+    exploration = Exploration(policy, 2, noise=0.5, mean_hold=1.0)
+    exploration.at_random.fill_(False)
+    state, begins, earned = torch.randn(4, 3), torch.ones(4, 1, dtype=torch.bool), torch.zeros(4, 1)
+    done = exploration(state, begins, earned)
+    assert policy._memory is not None
+    assert torch.equal(policy._memory[1][:, -1], done)
+    assert not torch.allclose(done, chosen.act(state, begins, earned, exploration._held))
+
+
+def test_it_must_not_be_copied() -> None:
+    with pytest.raises(TypeError, match="OnlineDTModule must not be copied"):
+        copy.deepcopy(make_module())

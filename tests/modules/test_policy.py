@@ -401,3 +401,18 @@ def test_what_comes_after_the_end_adds_no_entropy(world_model: ActionsWorldModel
     torch.testing.assert_close(loss, -0.5 * metrics["entropy"])  # of a single step
     loss.backward()
     assert all(each.grad is None or each.grad.isfinite().all() for each in module.policy.parameters())
+
+
+def test_noise_follows_its_schedule_though_states_are_reused(
+    world_model: ActionsWorldModel, policy: DeterministicPolicy, initial_state: torch.Tensor
+) -> None:
+    schedule = LinearSchedule(0.5, 0.0, updates=4)
+    module = PolicyModule(policy, world_model, imagination_horizon=8, imagination="warm", action_noise=schedule)
+    drawn = []
+    for _ in range(6):
+        module.loss(batch(initial_state))
+        drawn.append(module._warm_start.noise)
+        module.after_update()
+    assert drawn[4] is drawn[5] is None
+    for count in range(1, 4):
+        torch.testing.assert_close(drawn[count], drawn[0] * (1 - count / 4))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -197,3 +198,22 @@ def test_a_compiled_model_is_fitted_alike() -> None:
         gradients.append(torch.cat([each.flatten() for each in found]))
     torch.testing.assert_close(gradients[1], gradients[0])
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+
+
+def test_a_copy_of_a_compiled_module_trains_its_own_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    module = WorldModelModule(MarkovWorldModel(2, 1, 8), compile_model=True)
+    batch = TensorDict(
+        {
+            "observation": torch.randn(4, 3, 2),
+            "action": torch.rand(4, 3, 1),
+            "next": {"observation": torch.randn(4, 3, 2), "reward": torch.randn(4, 3, 1)},
+        },
+        [4, 3],
+    )
+    module.fit_statistics(batch)
+    module.loss(batch)
+    twin = copy.deepcopy(module)
+    twin.loss(batch).backward()
+    assert all(parameter.grad is None for parameter in module.parameters())
+    assert any(parameter.grad is not None for parameter in twin.parameters())
