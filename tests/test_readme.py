@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -42,7 +43,9 @@ def test_the_command_lines_parse(
     for command in commands:
         arguments = [word for word in shlex.split(command) if word != "--print_config"]
         monkeypatch.setattr("sys.argv", ["lit-awm"])
-        if arguments[0] == "fit":
+        if "--help" in arguments:
+            assert main(arguments) == 0, command
+        elif arguments[0] == "fit":
             with pytest.raises(SystemExit) as stop:
                 main([*arguments, "--print_config"])
             assert stop.value.code == 0, command
@@ -70,3 +73,8 @@ def test_every_script_is_there() -> None:
     for page in PAGES.values():
         for script in re.findall(r"^(?:\w+=\S+ )?python (\S+\.py)", page, flags=re.MULTILINE):
             assert (ROOT / script).is_file(), script
+
+
+def test_the_table_of_optima_is_that_of_the_file() -> None:
+    script = runpy.run_path(str(ROOT / "benchmarks" / "draw_environments.py"))
+    assert script["table"]() in PAGES["environments.md"]
