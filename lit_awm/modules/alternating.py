@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities import rank_zero_warn
 from tensordict import TensorDict
 from torch import Tensor
 
@@ -170,6 +171,14 @@ class AlternatingModule(LightningModule):
             raise ValueError(
                 f"world_model_batch_size must be at least 2 with a teacher, which labels half of it, got {batch_size}. "
                 "Raise it, or set `teacher: null`."
+            )
+        length = getattr(getattr(getattr(self.trainer, "datamodule", None), "env", None), "episode_length", None)
+        horizon = self.policy.imagination_horizon
+        if stage == "fit" and length is not None and horizon < length and self.policy.bootstrap is None:
+            rank_zero_warn(
+                f"imagination_horizon {horizon} is shorter than an episode of {length} steps, and nothing stands for "
+                "what comes after: the policy will not care for it. Raise it, or set a `bootstrap`, as the recipe `gym` "
+                "does."
             )
 
     def on_fit_start(self) -> None:

@@ -293,3 +293,9 @@ def test_a_reward_that_leaves_out_what_an_exit_costs_is_not_joined_by_ends() -> 
     module = partial(WorldModelModule, continuation=Continuation)
     with pytest.raises(ValueError, match="continuation must be null with the known reward of a system"):
         make_module(make_data(), known_reward=True, world_model_module=module)
+
+
+def test_a_horizon_that_ends_before_the_episode_is_told_of(make_trainer: Callable[..., Trainer]) -> None:
+    data = make_data(episode_length=12, slice_length=10)
+    with pytest.warns(UserWarning, match="imagination_horizon 10 is shorter than an episode of 12 steps"):
+        make_trainer(max_epochs=1).fit(make_module(data), data)
