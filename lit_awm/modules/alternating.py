@@ -177,7 +177,7 @@ class AlternatingModule(LightningModule):
         if stage == "fit" and length is not None and horizon < length and self.policy.bootstrap is None:
             rank_zero_warn(
                 f"imagination_horizon {horizon} is shorter than an episode of {length} steps, and nothing stands for "
-                "what comes after: the policy will not care for it. Raise it, or set a `bootstrap`, as the recipe `gym`."
+                "what comes after: the policy will not care for it. Raise it, or set a `bootstrap`, as `gym` does."
             )
 
     def on_fit_start(self) -> None:
