@@ -36,9 +36,10 @@ def checkpoint(*options: str) -> str:
 
 
 def test_what_tells_where_episodes_end_is_exported_with_the_world_model() -> None:
-    path = checkpoint("--model.world_model_module.continuation=lit_awm.models.Continuation")
+    options = ["--model.world_model_module.continuation=lit_awm.models.Continuation", "--model.known_reward=false"]
+    path = checkpoint(*options)
     assert main(["export", path, "--out", "bundle", "--formats", "safetensors"]) == 0
-    module, _ = build([*TINY, "--model.world_model_module.continuation=lit_awm.models.Continuation"])
+    module, _ = build([*TINY, *options])
     module.load_state_dict(torch.load(path, weights_only=True)["state_dict"])
     states = torch.rand(3, 5, 4) - 1
     survival = lit_awm.load_world_model("bundle").survival(states)
