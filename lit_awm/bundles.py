@@ -177,9 +177,7 @@ def _known_reward(environment: dict[str, Any]) -> RewardFn:
     if environment["env"] not in SYSTEMS:  # of which alone it is known; tasks of other packages may name modules
         raise ValueError(f"env must be a system of the testbed in a bundle, got {environment['env']!r}.")
     length = {"episode_length": environment["episode_length"]} if "episode_length" in environment else {}
-    options = length | (
-        environment.get("env_options") or {}
-    )  # which hold the length where recordings were learned from
+    options = length | (environment.get("env_options") or {})  # they hold the length where recordings were learned from
     return KnownReward(make_env(environment["env"], 1, **options))
 
 

@@ -210,7 +210,7 @@ COMMANDS = [  # with words of the error
     ("fitt", "unknown command 'fitt'. Did you mean 'fit'?"),
     ("fit --config cancer_tretment", "got 'cancer_tretment'. Did you mean 'cancer_treatment'?"),
     ("fit --config nowhere.yaml", "--config must be a file or the name of a recipe, got 'nowhere.yaml'"),
-    ("fit", "required: fit.data, fit.model"),
+    ("fit", "a recipe must be given, got none. `--config common` has"),
     ("evaluate", "required: checkpoint"),
     ("evaluate no.ckpt", "checkpoint must be a file, got 'no.ckpt'"),
     ("evaluate text.ckpt", "must come from `lit-awm fit`; text.ckpt is cut short or damaged"),

@@ -23,15 +23,8 @@ OF_RUN = (
     *("trainer.enable_progress_bar", "trainer.enable_model_summary", "trainer.default_root_dir"),
 )
 WATCHERS = (  # callbacks that nothing depends on
-    *(
-        "AlternatingProgress",
-        "TQDMProgressBar",
-        "RichProgressBar",
-        "GradientNormMonitor",
-        "GradientFidelity",
-        "Throughput",
-    ),
-    *("TrajectoryFigure", "PolicyVideo", "ModelCheckpoint", "SaveOnInterrupt", "RunSummary"),
+    *("AlternatingProgress", "TQDMProgressBar", "RichProgressBar", "RunSummary", "SaveOnInterrupt", "ModelCheckpoint"),
+    *("GradientNormMonitor", "GradientFidelity", "Throughput", "TrajectoryFigure", "PolicyVideo"),
 )
 STUDY = "study.json"  # in the folder of a study, whose runs lie in METHOD/TASK/SEED/VERSION
 
