@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
 import sys
 import warnings
+from collections.abc import Iterator
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -56,6 +60,22 @@ FAMILIES: dict[str, list[str]] = {  # what each one changes in a recipe, see ``o
     "simulator": [f"{MODELS}SimulatorWorldModel"],
 }
 UNTAUGHT = [NO_TEACHER, "--data.turns=1"]  # the common recipe as close to what was published as its options allow
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Keep garbage from being collected.
+
+    The parser sets many context variables. Up to Python 3.11 all of them break if a finalizer sets one at that moment
+    (https://github.com/python/cpython/issues/148891).
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class SaveConfig(SaveConfigCallback):
@@ -114,7 +134,8 @@ class SaveConfig(SaveConfigCallback):
         """Return the recipe, without what it goes on from."""
         recipe = self.config.clone()
         forget_run(recipe)
-        return self.parser.dump(recipe, skip_none=False)
+        with _undisturbed():
+            return self.parser.dump(recipe, skip_none=False, skip_validation=True)  # it was validated when it was read
 
 
 class AwmCLI(LightningCLI):
@@ -136,7 +157,8 @@ class AwmCLI(LightningCLI):
             for word in words:
                 if word.startswith("--config="):
                     check_yaml(Path(word.removeprefix("--config=")))
-            super().parse_arguments(parser, args)
+            with _undisturbed():
+                super().parse_arguments(parser, args)
         except (ValueError, OmegaConfBaseException) as error:
             parser.error(str(error))
         command = self.config.get("subcommand")
@@ -177,7 +199,9 @@ class AwmCLI(LightningCLI):
             if config.ckpt_path is None:
                 check_new(config.trainer)
             else:
-                recipe = yaml.safe_load(self._parser("fit").dump(config, skip_none=False)) if is_fit else None
+                dump = partial(self._parser("fit").dump, config, skip_none=False, skip_validation=True)
+                with _undisturbed():
+                    recipe = yaml.safe_load(dump()) if is_fit else None
                 check_recipe(Path(config.ckpt_path), recipe)
         except ValueError as error:
             self.parser.error(str(error))
