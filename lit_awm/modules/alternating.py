@@ -113,11 +113,7 @@ class AlternatingModule(LightningModule):
             model.connect(known_step_fn)
             model.reward_fn, teacher = known_reward_fn, None  # a step tells what it earns
         self.world_model = world_model_module(model)
-        if self.world_model.learns_ends and isinstance(model.reward_fn, KnownReward):
-            raise ValueError(
-                "continuation must be null with the known reward of a system, got one: what it costs to leave the "
-                "domain, which ends an episode there, is not part of that, so that to leave would pay. Leave it out."
-            )
+        _check_ends(model)
         self.policy = policy_module(policy(state_dim, action_dim), model)
         if accumulate > 1 and self.policy.imagination == "warm":
             raise ValueError(
@@ -319,6 +315,15 @@ class AlternatingModule(LightningModule):
         log_evaluation(self, batch)
         counters = {"model_updates": self.model_updates, "policy_updates": self.policy_updates}
         self.log_dict({name: value.float() for name, value in counters.items()}, batch_size=1, sync_dist=True)
+
+
+def _check_ends(model: WorldModel) -> None:
+    """Reject a model that learns where episodes end with a reward that leaves out what that costs."""
+    if model.continuation is not None and isinstance(model.reward_fn, KnownReward):
+        raise ValueError(
+            "continuation must be null with the known reward of a system, got one: what it costs to leave the domain, "
+            "which ends an episode there, is not part of that, so that to leave would pay. Leave it out."
+        )
 
 
 def _known_reward_fn(known_reward: bool, known_reward_fn: RewardFn | None) -> RewardFn | None:
