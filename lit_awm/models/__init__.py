@@ -9,6 +9,7 @@ from lit_awm.models.history import HistoryWorldModel
 from lit_awm.models.markov import MarkovWorldModel
 from lit_awm.models.policy import DeterministicPolicy, Policy, TanhNormalPolicy
 from lit_awm.models.recurrent import RecurrentBackbone
+from lit_awm.models.relevance import find_noise
 from lit_awm.models.reward import RewardModel
 from lit_awm.models.simulator import SimulatorWorldModel, StepFn
 from lit_awm.models.standardizer import DriftStandardizer, Standardizer
@@ -41,4 +42,5 @@ __all__ = [
     "TanhNormalPolicy",
     "UnrolledWorldModel",
     "WorldModel",
+    "find_noise",
 ]

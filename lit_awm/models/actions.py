@@ -113,4 +113,4 @@ class ActionsWorldModel(WorldModel):
 
     def _decode(self, outputs: Tensor, initial_state: Tensor, steps: Tensor) -> Tensor:
         state = initial_state + self.drift_scaler.inverse(outputs[..., : self.state_dim], steps)
-        return self._with_clock(state, initial_state[..., -1], steps)
+        return self._complete(state, initial_state[..., -1], steps)

@@ -20,7 +20,8 @@ HEAVY = 3.0  # times the deviation of the rest, beyond which it would
 class Standardizer(nn.Module):
     """Shift and scale the last dimension to mean 0 and standard deviation 1 by statistics kept as buffers.
 
-    Until ``fit`` is called it changes nothing. A component that does not vary in the data keeps its scale.
+    Until ``fit`` is called it changes nothing. A component that does not vary in the data keeps its scale. One that is
+    ``ignored`` is 0 in standard units, whatever it is.
 
     Args:
         size: Size ``D`` of the last dimension.
@@ -29,12 +30,14 @@ class Standardizer(nn.Module):
     mean: Tensor
     scale: Tensor
     is_fitted: Tensor
+    ignored: Tensor
 
     def __init__(self, size: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("scale", torch.ones(size))
         self.register_buffer("is_fitted", torch.tensor(False))
+        self.register_buffer("ignored", torch.zeros(size, dtype=torch.bool))
 
     def fit(self, data: Tensor) -> None:
         """Take mean and standard deviation over all leading dimensions of ``(..., D)``."""
@@ -47,11 +50,15 @@ class Standardizer(nn.Module):
 
     def forward(self, value: Tensor) -> Tensor:
         """Map raw ``(..., D)`` to standard units."""
-        return (value - self.mean) / self.scale
+        return ((value - self.mean) / self.scale).masked_fill(self.ignored, 0)
 
     def inverse(self, value: Tensor) -> Tensor:
         """Map ``(..., D)`` in standard units back to raw ones."""
         return value * self.scale + self.mean
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        state_dict.setdefault(f"{prefix}ignored", torch.zeros_like(self.ignored))  # of before there was any
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class DriftStandardizer(nn.Module):

@@ -80,4 +80,4 @@ class StepwiseWorldModel(WorldModel):
             next_state = state + self.difference_scaler.inverse(outputs)
         else:
             next_state = self.state_scaler.inverse(outputs)
-        return self._with_clock(next_state, state[..., -1], 1)
+        return self._complete(next_state, state[..., -1], 1)

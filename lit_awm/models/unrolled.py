@@ -49,6 +49,11 @@ class UnrolledWorldModel(WorldModel):
         super().fit_statistics(states, actions, rewards)
         self.transition.fit_statistics(states, actions, rewards)
 
+    def ignore(self, components: Tensor) -> None:
+        """Neither read nor predict some components of the state ``(S,)``; nor does the transition."""
+        super().ignore(components)
+        self.transition.ignore(components)
+
     def forward(self, states: Tensor, actions: Tensor) -> Prediction:
         """Predict what follows each action, step by step; only ``states[:, 0]`` is read.
 

@@ -106,6 +106,15 @@ class WorldModel(nn.Module, ABC):
         if isinstance(self.reward_fn, RewardModel):
             self.reward_fn.adopt_statistics(self.state_scaler, self.action_scaler, self.reward_scaler)
 
+    def ignore(self, components: Tensor) -> None:
+        """Neither read nor predict some components of the state, given as booleans ``(S,)``.
+
+        In imagination they are at their mean.
+        """
+        self.state_scaler.ignored.copy_(components)
+        if isinstance(self.reward_fn, RewardModel):
+            self.reward_fn.state_scaler.ignored.copy_(components)
+
     @abstractmethod
     def forward(self, states: Tensor, actions: Tensor) -> Prediction:
         """Predict what follows each of the actions.
@@ -217,8 +226,12 @@ class WorldModel(nn.Module, ABC):
             return self.reward_fn(state, action, next_state)
         return self.reward_scaler.inverse(outputs[..., -1:]).squeeze(-1)
 
-    def _with_clock(self, state: Tensor, initial_clock: Tensor, steps: Tensor | int) -> Tensor:
-        """Replace the last component of a predicted ``state`` by the clock, ``steps`` after ``initial_clock``."""
+    def _complete(self, state: Tensor, initial_clock: Tensor, steps: Tensor | int) -> Tensor:
+        """Replace what is not predicted of a ``state``.
+
+        What is ignored is at its mean, the last component the clock, ``steps`` after ``initial_clock``.
+        """
+        state = torch.where(self.state_scaler.ignored, self.state_scaler.mean.to(state.dtype), state)
         if self.clock_step is None:
             return state
         passed = self.clock_step * (steps.to(state.dtype) if isinstance(steps, Tensor) else steps)

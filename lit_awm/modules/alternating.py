@@ -331,7 +331,7 @@ def _known_reward_fn(known_reward: bool, known_reward_fn: RewardFn | None) -> Re
     if known_reward and known_reward_fn is None:
         raise ValueError(
             "known_reward needs known_reward_fn, got None: the reward is known where a system of the testbed is "
-            "observed with a clock and without noise. Give the function, or set `known_reward: false`, so that the "
+            "observed with a clock. Give the function, or set `known_reward: false`, so that the "
             "reward is learned; the recipe `gym` is for tasks of Gymnasium and the DeepMind Control Suite."
         )
     return known_reward_fn if known_reward else None

@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.utilities import rank_zero_info
 from tensordict import TensorDict
 from torch import Tensor, nn
 
 from lit_awm.checks import check_at_least
 from lit_awm.distributed import gather, shard
-from lit_awm.models import Continuation, Prediction, RewardModel, WorldModel
+from lit_awm.models import Continuation, Prediction, RewardModel, WorldModel, find_noise
 from lit_awm.modules.optimization import build_optimizer, check_optimizer, default_optimizer, prefixed
 
 LEAST_DIFFERENCE = 1e-2  # standard deviations between twins, below which a difference need not be right
@@ -45,6 +46,9 @@ class WorldModelModule(LightningModule):
         sensitivity_weight: Weight of the relative error of differences between twins, where a batch has any.
         continuation: Makes, from ``S``, what learns in which states episodes end (``next``: ``terminated``); None where
             none ends but by the clock.
+        ignore_noise: Whether components of the state that are noise, neither predictable nor of any use to predict
+            others or the reward, are left out of what is read and predicted, by the policy too; see
+            :func:`~lit_awm.models.find_noise`. It is decided from the first batch, and said.
 
     Raises:
         ValueError: If ``sensitivity_weight`` is negative, or optimizer or scheduler cannot be made of its arguments;
@@ -61,10 +65,12 @@ class WorldModelModule(LightningModule):
         compile_model: bool = False,
         sensitivity_weight: float = 0.02,
         continuation: Callable[[int], Continuation] | None = None,
+        ignore_noise: bool = True,
     ) -> None:
         super().__init__()
         check_at_least(0, sensitivity_weight=sensitivity_weight)
         self.world_model, self.sensitivity_weight = world_model, sensitivity_weight
+        self.ignore_noise = ignore_noise
         if continuation is not None:
             world_model.continuation = continuation(world_model.state_dim)
         self.compile_model = compile_model
@@ -134,15 +140,17 @@ class WorldModelModule(LightningModule):
     def _predict(self, batch: TensorDict) -> tuple[Tensor, Tensor, Tensor]:
         """Return what each member predicts ``(M, B, H, D)``, what is right, and the scale of errors, ``(B, H, D)``.
 
-        These are states without a clock and, unless it is known, the reward.
+        These are states without a clock and what is ignored and, unless it is known, the reward.
         """
         model, states, target = self.world_model, batch["observation"], batch["next", "observation"]
         with torch.autocast(states.device.type, enabled=False) if self._learns_differences(batch) else nullcontext():
             prediction = self._members()(states, batch["action"])
         scale = model.error_scale * (model.standard_targets(states, target).abs() / FAR).clamp(min=1)
-        predicted = prediction.state
+        predicted, kept = prediction.state, ~model.state_scaler.ignored
         if model.clock_step is not None:
-            predicted, target, scale = predicted[..., :-1], target[..., :-1], scale[..., :-1]
+            predicted, target, scale, kept = (each[..., :-1] for each in (predicted, target, scale, kept))
+        if not kept.all():
+            predicted, target, scale = (each[..., kept] for each in (predicted, target, scale))
         if model.reward_fn is None:
             reward = batch["next", "reward"]
             reward_scale = self._reward_scale(reward)
@@ -181,6 +189,18 @@ class WorldModelModule(LightningModule):
             states, following, actions, reward = _without_filling(gather(counts.float()) > 0, *parts)
             states = torch.cat([states, following[:, -1:]], dim=1)
             self.world_model.fit_statistics(states, actions, reward)
+            if self.ignore_noise:
+                self._ignore(find_noise(states, actions, reward))
+
+    def _ignore(self, components: Tensor) -> None:
+        """Let the model ignore components ``(S,)``, and say which, if there are any."""
+        if components.any():
+            self.world_model.ignore(components)
+            numbers = ", ".join(map(str, components.nonzero().flatten().tolist()))
+            rank_zero_info(
+                f"{type(self.world_model).__name__} takes dimensions {numbers} of {len(components)} for noise and "
+                "ignores them. Set `ignore_noise: false` to have all of them read."
+            )
 
     def check_slice_length(self, trainer: Trainer) -> None:
         """Reject data whose trajectories the model has no positions for, before the first step."""

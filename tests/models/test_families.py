@@ -102,6 +102,21 @@ def test_a_prediction_depends_on_every_earlier_action_and_no_later_one(family: s
 
 
 @EVERY
+def test_what_is_ignored_is_neither_read_nor_predicted(family: str) -> None:
+    if family == "simulator":
+        pytest.skip("it is given its step")
+    model, initial, actions = make(family), initial_states(), torch.rand(4, HORIZON, 2, dtype=torch.float64)
+    model.ignore(torch.tensor([False, True, False]))
+    states = initial.unsqueeze(1).repeat(1, HORIZON, 1).requires_grad_()
+    prediction = model(states, actions)
+    assert prediction.state[..., 1].eq(model.state_scaler.mean[1]).all()
+    (gradient,) = torch.autograd.grad(prediction.state[..., 0].sum() + prediction.reward.sum(), states)
+    assert gradient[..., 1].eq(0).all()
+    assert gradient[:, 0, 0].ne(0).all()
+    assert incremental(model, initial, actions).state[..., 1].eq(model.state_scaler.mean[1]).all()
+
+
+@EVERY
 def test_which_states_are_read_is_what_tells_the_families_apart(family: str) -> None:
     model = make(family)
     states = initial_states().unsqueeze(1).repeat(1, HORIZON, 1).requires_grad_()

@@ -130,3 +130,24 @@ def test_an_episode_that_diverges_does_not_decide_about_drifts() -> None:
     other.fit(rows)
     torch.testing.assert_close(scaler.scale, other.scale, rtol=0.6, atol=0)
     assert (scaler.mean - other.mean).abs().max() < other.spread
+
+
+def test_what_is_ignored_is_zero_whatever_it_is() -> None:
+    standardizer = Standardizer(3)
+    standardizer.fit(torch.randn(50, 3))
+    standardizer.ignored[1] = True
+    value = torch.tensor([1.0, torch.inf, 3.0], requires_grad=True)
+    standard = standardizer(value)
+    assert standard[1] == 0
+    standard.sum().backward()
+    assert value.grad is not None
+    assert value.grad.ne(0).tolist() == [True, False, True]
+
+
+def test_statistics_of_before_anything_could_be_ignored_can_be_loaded() -> None:
+    fitted, loaded = Standardizer(2), Standardizer(2)
+    fitted.fit(torch.randn(50, 2))
+    older = {name: value for name, value in fitted.state_dict().items() if name != "ignored"}
+    loaded.load_state_dict(older)
+    assert torch.equal(loaded.scale, fitted.scale)
+    assert not loaded.ignored.any()

@@ -10,8 +10,15 @@ from tensordict import TensorDict
 from torch.utils.data import DataLoader
 
 from lit_awm.data import ExperienceDataModule
-from lit_awm.models import ActionsWorldModel, CausalTransformer, MarkovWorldModel, WorldModel
-from lit_awm.modules import WorldModelModule
+from lit_awm.models import (
+    ActionsWorldModel,
+    CausalTransformer,
+    DeterministicPolicy,
+    MarkovWorldModel,
+    RewardModel,
+    WorldModel,
+)
+from lit_awm.modules import PolicyModule, WorldModelModule
 
 
 def trajectories(batch: int = 64, horizon: int = 8) -> TensorDict:
@@ -217,3 +224,30 @@ def test_a_copy_of_a_compiled_module_trains_its_own_weights(monkeypatch: pytest.
     twin.loss(batch).backward()
     assert all(parameter.grad is None for parameter in module.parameters())
     assert any(parameter.grad is not None for parameter in twin.parameters())
+
+
+@pytest.mark.parametrize("ignore_noise", [True, False])
+def test_noise_is_ignored_by_model_reward_and_policy_and_that_is_said(
+    ignore_noise: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = trajectories(64, 20)
+    for each in (data, data["next"]):
+        each["observation"] = torch.cat([each["observation"], torch.randn(64, 20, 1)], dim=-1)
+    model = ActionsWorldModel(3, 2, CausalTransformer(8, 1, 1, max_horizon=20), reward_fn=RewardModel(3, 2))
+    module = WorldModelModule(model, ignore_noise=ignore_noise)
+    said: list[str] = []
+    monkeypatch.setattr("lit_awm.modules.world_model.rank_zero_info", said.append)
+    module.fit_statistics(data)
+    assert [message[:55] for message in said] == [
+        "ActionsWorldModel takes dimensions 2 of 3 for noise and"
+    ] * ignore_noise
+    assert model.state_scaler.ignored.tolist() == [False, False, ignore_noise]
+    assert isinstance(model.reward_fn, RewardModel)
+    assert model.reward_fn.state_scaler.ignored.tolist() == [False, False, ignore_noise]
+    policy = PolicyModule(DeterministicPolicy(3, 2), model, imagination_horizon=20)
+    policy.adopt_statistics()
+    assert policy.policy.state_scaler.ignored.tolist() == [False, False, ignore_noise]
+    loss = module.loss(data)
+    data["next", "observation"][..., 2] += 100
+    assert (module.loss(data) == loss) == ignore_noise
+    assert WorldModelModule(model).loss(data).isfinite()

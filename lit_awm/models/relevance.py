@@ -1,0 +1,102 @@
+"""Which components of a state are noise: neither predictable, nor of any use to predict.
+
+Shape legend: ``B`` batch, ``H`` horizon, ``S`` state size, ``A`` action size, ``N`` steps, ``F`` features.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+PREDICTABLE = 0.1  # share of its variance that is explained, from which a component counts as predictable
+USEFUL = 0.05  # share of what is left unexplained that a component explains, from which it counts as useful
+SURROGATES = 10  # shuffled copies of a component, all of which it has to surpass
+MARGIN = 2.0  # by this factor
+ROWS_PER_FEATURE = 10  # the fewest, from which anything is concluded
+LEAST_SIZE = 1e-12  # of a combination of features, relative to the largest, below which it is rounding
+FARTHEST = 10.0  # standard deviations, beyond which values are clipped
+
+
+def find_noise(states: Tensor, actions: Tensor, rewards: Tensor) -> Tensor:
+    """Tell which components of a state are noise, ``(S,)``.
+
+    A component is noise if a regression of second order on state and action explains less than a tenth of the variance
+    of its next value, *and* it is of no use for what follows of the other components, nor for the reward: with its
+    products with all others it explains less than a twentieth of what they leave unexplained, or not twice as much as
+    each of ten shuffled copies do, in one half of the sequences or the other. A component that never varies is none.
+    Where there are less than ten steps for each feature of the regression nothing is concluded.
+
+    Args:
+        states: ``(B, H + 1, S)``, in which ``H`` actions were taken, and the last.
+        actions: ``(B, H, A)``.
+        rewards: ``(B, H)``.
+    """
+    sizes = [states.shape[-1], states.shape[-1], actions.shape[-1], 1]
+    rows, is_noise = _distinct_steps(states, actions, rewards), torch.zeros(sizes[0], dtype=torch.bool)
+    if len(rows) < ROWS_PER_FEATURE * (1 + 2 * (sizes[0] + sizes[2])):
+        return is_noise.to(states.device)
+    now, following, action, reward = torch.split(_standardise(rows), sizes, dim=1)
+    features = _second_order(torch.cat([now, action], dim=1))
+    varies = following.square().mean(0) > 0
+    spare = len(now) / (len(now) - features.shape[1])
+    unexplained = spare * _residual(features, following).square().mean(0)
+    suspects = varies & (unexplained > 1 - PREDICTABLE)
+    if not suspects.any():
+        return is_noise.to(states.device)
+    others = torch.cat([now[:, ~suspects], action], dim=1)
+    left = _residual(_second_order(others), torch.cat([following[:, ~suspects], reward], dim=1))
+    for index in suspects.nonzero().flatten():
+        is_noise[index] = not _is_useful(now[:, index, None], others, left)
+    return is_noise.to(states.device)
+
+
+def _distinct_steps(states: Tensor, actions: Tensor, rewards: Tensor) -> Tensor:
+    """Return the steps of sequences that differ, as far as they are finite, in a row ``(N, ...)`` each.
+
+    These are state, next state, action and reward.
+    """
+    steps = min(actions.shape[1], states.shape[1] - 1)
+    parts = [states[:, :steps], states[:, 1 : steps + 1], actions[:, :steps], rewards[:, :steps].unsqueeze(-1)]
+    rows = torch.cat([each.detach().double() for each in parts], dim=-1)
+    rows = torch.unique(rows.flatten(1), dim=0).reshape(-1, rows.shape[-1]) if steps else rows.flatten(0, 1)
+    return rows[rows.isfinite().all(1)]
+
+
+def _standardise(rows: Tensor) -> Tensor:
+    """Return rows ``(N, D)`` with mean 0 and standard deviation 1 by column, or 0 where nothing varies."""
+    std, mean = torch.std_mean(rows, dim=0, correction=0)
+    varies = std > 1e-9 * rows.abs().amax(0)
+    return torch.where(varies, (rows - mean) / torch.where(varies, std, 1.0), 0.0).clamp(-FARTHEST, FARTHEST)
+
+
+def _second_order(values: Tensor) -> Tensor:
+    """Return a constant, values ``(N, D)`` and their squares."""
+    return torch.cat([torch.ones_like(values[:, :1]), values, values.square()], dim=1)
+
+
+def _residual(features: Tensor, targets: Tensor) -> Tensor:
+    """Return what a regression on features ``(N, F)`` leaves of targets ``(N, D)``."""
+    sizes, axes = torch.linalg.eigh(features.T @ features)
+    is_spanned = sizes > LEAST_SIZE * sizes[-1].clamp(min=1)
+    basis = features @ axes[:, is_spanned] / sizes[is_spanned].sqrt()
+    return targets - basis @ (basis.T @ targets)
+
+
+def _is_useful(component: Tensor, others: Tensor, left: Tensor) -> bool:
+    """Tell whether a component ``(N, 1)`` explains, in each half of the sequences, some of a target that is ``left``.
+
+    Others ``(N, D)`` have left ``(N, T)`` unexplained.
+    """
+    generator, halves = torch.Generator().manual_seed(0), list[Tensor]()
+    for value, among, target in zip(*(each.chunk(2) for each in (component, others, left)), strict=True):
+        orders = (torch.randperm(len(value), generator=generator).to(value.device) for _ in range(SURROGATES))
+        by_chance = torch.stack([_explained(value[order], among, target) for order in orders]).amax(0)
+        explained = _explained(value, among, target)
+        halves.append((explained > USEFUL * target.square().sum(0)) & (explained > MARGIN * by_chance))
+    return bool((halves[0] & halves[1]).any())
+
+
+def _explained(value: Tensor, others: Tensor, target: Tensor) -> Tensor:
+    """Return how much of the squares of targets ``(N, T)`` a value ``(N, 1)`` and its products explain, ``(T,)``."""
+    own = _residual(_second_order(others), torch.cat([value, value.square(), value * others], dim=1))
+    return target.square().sum(0) - _residual(own, target).square().sum(0)
