@@ -166,7 +166,7 @@ def test_an_agent_without_a_world_model_is_scored_and_not_exported(capsys: pytes
         ["credit_assignment", "--data.env_options.noise", "0.3"],
         ["double_pendulum", "--data.env_options.dt", "0.01"],
         ["harvest", "--data.env_options.distractors", "2"],
-        ["glucose", "--data.env_options.observation_noise", "0.01", "--model.known_reward", "false"],
+        ["glucose", "--data.env_options.observation_noise", "0.01"],
         ["invasive_plant", "--data.episode_length", "10"],
         ["one_bounce"],
         ["rocket_landing", "--data.env_options.integrator", "heun"],

@@ -148,8 +148,7 @@ def _make_conditions(
     if not KnownReward.is_known(data.env):
         if options.initial_spread is not None:
             raise ValueError(
-                f"initial-spread needs a system of the testbed, observed with a clock and without noise, got {name}. "
-                "Leave it out."
+                f"initial-spread needs a system of the testbed, observed with a clock, got {name}. Leave it out."
             )
         return _Conditions(make_env(name, options.states, episode_length=length, **env_options), {}, None)
     drawn = {"initial_spread": SPREAD, **env_options}

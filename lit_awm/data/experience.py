@@ -164,7 +164,7 @@ class ExperienceDataModule(LightningDataModule):
     def known_reward_fn(self) -> KnownReward | None:
         """The reward as a function of observation, action and next observation; None if it is not known.
 
-        It is known for the systems of the testbed, if the clock that it needs is observed and the state without noise.
+        It is known for the systems of the testbed, if the clock that it needs is observed.
         """
         return KnownReward(self.env) if KnownReward.is_known(self.env) else None
 
@@ -172,7 +172,7 @@ class ExperienceDataModule(LightningDataModule):
     def known_step_fn(self) -> KnownStep | None:
         """The step as a function of observation and action; None if it is not known.
 
-        It is known where the reward is and there are no distractors.
+        It is known where the reward is and there are neither distractors nor noise.
         """
         return KnownStep(self.env) if KnownStep.is_known(self.env) else None
 

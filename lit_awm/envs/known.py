@@ -41,7 +41,9 @@ class _Known(nn.Module):
 class KnownReward(_Known):
     """The reward of a step from observation, action and next observation: the cost is known, the dynamics are not.
 
-    See :meth:`~lit_awm.envs.control.ControlEnv.reward_between`.
+    See :meth:`~lit_awm.envs.control.ControlEnv.reward_between`. Where the state is observed with noise it is the reward
+    of what is seen: not what a step earns, but right in imagination, as far as a world model predicts the state without
+    the noise.
 
     Args:
         env: An environment made by :func:`~lit_awm.envs.make_env`.
@@ -49,23 +51,21 @@ class KnownReward(_Known):
 
     Raises:
         ValueError: If the reward is not a known function of the observation: the environment is no system of the
-            testbed, its clock, which costs that depend on time need, is not observed, or its state only with noise.
+            testbed, or its clock, which costs that depend on time need, is not observed.
     """
 
     def __init__(self, env: TransformedEnv, task: ControlEnv | None = None) -> None:
         if not self.is_known(env):
             raise ValueError(
-                "env must be a system of the testbed with observe_time true and observation_noise 0, got one whose "
-                "reward is no known function of the observation. Set `known_reward: false` so that the world model "
-                "learns it."
+                "env must be a system of the testbed with observe_time true, got one whose reward is no known function "
+                "of the observation. Set `known_reward: false` so that the world model learns it."
             )
         super().__init__(env, task)
 
     @staticmethod
     def is_known(env: TransformedEnv) -> bool:
-        """Tell whether the reward is a known function of what an agent sees of the environment."""
-        seen = env.observation_spec.keys()
-        return isinstance(env.base_env, ControlEnv) and "clock" in seen and "noisy_state" not in seen
+        """Tell whether the reward is a known function of what an agent sees of the environment, but for noise."""
+        return isinstance(env.base_env, ControlEnv) and "clock" in env.observation_spec.keys()
 
     def forward(self, observation: Tensor, action: Tensor, next_observation: Tensor) -> Tensor:
         """Map ``(..., S)``, ``(..., A)`` in [-1, 1] and ``(..., S)`` to the reward ``(...)``."""
@@ -100,7 +100,7 @@ class KnownStep(_Known):
     @staticmethod
     def is_known(env: TransformedEnv) -> bool:
         """Tell whether the step is a known function of what an agent sees of the environment."""
-        return KnownReward.is_known(env) and "distractors" not in env.observation_spec.keys()
+        return KnownReward.is_known(env) and not {"noisy_state", "distractors"} & set(env.observation_spec.keys())
 
     def forward(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Map ``(..., S)`` and ``(..., A)`` in [-1, 1] to the next observation and the reward ``(...)``."""
