@@ -45,7 +45,7 @@ def find_noise(states: Tensor, actions: Tensor, rewards: Tensor) -> Tensor:
         return is_noise.to(states.device)
     others = torch.cat([now[:, ~suspects], action], dim=1)
     left = _residual(_second_order(others), torch.cat([following[:, ~suspects], reward], dim=1))
-    for index in suspects.nonzero().flatten():
+    for index in suspects.nonzero().flatten().tolist():
         is_noise[index] = not _is_useful(now[:, index, None], others, left)
     return is_noise.to(states.device)
 
@@ -53,11 +53,11 @@ def find_noise(states: Tensor, actions: Tensor, rewards: Tensor) -> Tensor:
 def _distinct_steps(states: Tensor, actions: Tensor, rewards: Tensor) -> Tensor:
     """Return the steps of sequences that differ, as far as they are finite, in a row ``(N, ...)`` each.
 
-    These are state, next state, action and reward.
+    These are state, next state, action and reward, on the CPU.
     """
     steps = min(actions.shape[1], states.shape[1] - 1)
     parts = [states[:, :steps], states[:, 1 : steps + 1], actions[:, :steps], rewards[:, :steps].unsqueeze(-1)]
-    rows = torch.cat([each.detach().double() for each in parts], dim=-1)
+    rows = torch.cat([each.detach().cpu().double() for each in parts], dim=-1)
     rows = torch.unique(rows.flatten(1), dim=0).reshape(-1, rows.shape[-1]) if steps else rows.flatten(0, 1)
     return rows[rows.isfinite().all(1)]
 
@@ -89,7 +89,7 @@ def _is_useful(component: Tensor, others: Tensor, left: Tensor) -> bool:
     """
     generator, halves = torch.Generator().manual_seed(0), list[Tensor]()
     for value, among, target in zip(*(each.chunk(2) for each in (component, others, left)), strict=True):
-        orders = (torch.randperm(len(value), generator=generator).to(value.device) for _ in range(SURROGATES))
+        orders = (torch.randperm(len(value), generator=generator) for _ in range(SURROGATES))
         by_chance = torch.stack([_explained(value[order], among, target) for order in orders]).amax(0)
         explained = _explained(value, among, target)
         halves.append((explained > USEFUL * target.square().sum(0)) & (explained > MARGIN * by_chance))
