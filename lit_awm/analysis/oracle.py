@@ -57,6 +57,7 @@ def solve(
     exact_target: bool = False,
     constant: bool = False,
     grid: bool = False,
+    nearby: Tensor | None = None,
     progress: bool = False,
 ) -> Solution:
     """Find the control sequence of least cost.
@@ -75,6 +76,7 @@ def solve(
         constant: Whether the control is to be constant over the episode.
         grid: Whether to start from the solution on a grid of states too, by dynamic programming, which finds the best
             of many valleys; for one or two states and one control.
+        nearby: Controls ``(N, m)`` in physical units to start from too, such as those of longer steps; None for none.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -98,6 +100,9 @@ def solve(
     descent = _Descent(shooting, constant)
     on_grid = [_grid_start(shooting, seed)] if grid else []
     chosen = _starts(shooting, starts, seed, constant)
+    if nearby is not None:
+        low, high = shooting.env.control_bounds.unbind(-1)
+        chosen.append(((nearby - low) / (high - low)).numpy())
     finished = REFINED if exact_target else len(chosen) + len(on_grid)
     with tqdm(total=len(chosen) + finished, desc=shooting.env.name, disable=not progress, leave=False) as bar:
         near = on_grid  # which is near enough as it is

@@ -16,7 +16,7 @@ Cost = TypeVar("Cost", float, Tensor)
 
 @dataclass(frozen=True)
 class Optimum:
-    """The optimum of a system with its default options, written by ``benchmarks/optima.py``.
+    """The optimum of a system with its default options, or with more and shorter steps: see ``benchmarks/optima.py``.
 
     It is that of the cost as the environment charges it: where the source has an end state, missing it is paid for.
 
@@ -27,7 +27,7 @@ class Optimum:
         constant_control: The best constant control, in physical units.
         controls: The optimal controls, one row per interval, in physical units.
         costs: What was found from each start, in rising order.
-        exact_target_cost: Least cost if the target is met exactly; None if there is no target.
+        exact_target_cost: Least cost if the target is met exactly; None if there is no target, or with more steps.
         found: The command, the date and the versions that found it.
     """
 
@@ -58,11 +58,13 @@ def load_optimum(system: str, **options: Any) -> Optimum | None:
     if system not in SYSTEMS:
         return None
     defaults = {option: described.default for option, described in describe_options(system).items()}
-    for option in options.keys() - {"num_envs", "device", "dtype", *WHAT_IS_SEEN}:
+    length = options.get("episode_length", defaults["episode_length"])
+    key = system if length == defaults["episode_length"] else f"{system}/{length}"
+    for option in options.keys() - {"num_envs", "device", "dtype", "episode_length", *WHAT_IS_SEEN}:
         if option not in defaults or _plain(options[option]) != _plain(defaults[option]):
             return None
     stored = json.loads(files("lit_awm.envs").joinpath("optima.json").read_text(encoding="utf-8"))
-    return Optimum(**stored[system]) if system in stored else None
+    return Optimum(**stored[key]) if key in stored else None
 
 
 def _plain(value: Any) -> Any:

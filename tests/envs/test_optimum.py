@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import json
+from importlib.resources import files
+
 import pytest
 import torch
 
 from lit_awm.analysis.shooting import Shooting
 from lit_awm.envs import SYSTEMS, Optimum, load_optimum
+
+STORED = json.loads(files("lit_awm.envs").joinpath("optima.json").read_text(encoding="utf-8"))
+WITH_MORE_STEPS = [task for task in STORED if "/" in task]
 
 # Optima in this discretisation, found by other code and other methods than this package's: with the end state met
 # exactly where there is one, and within the state bounds that are charged for. The pendulum's is that of another cost.
@@ -136,3 +142,20 @@ def test_options_that_change_nothing_keep_the_optimum() -> None:
     assert load_optimum("cancer_treatment", **options) is not None
     assert load_optimum("cancer_treatment", num_envs=4, distractors=3, observe_time=False) is not None
     assert load_optimum("bear_populations", x_0=[0.4, 0.2, 0.0]) is not None
+
+
+@pytest.mark.parametrize("task", WITH_MORE_STEPS)
+def test_optima_with_more_and_shorter_steps_cost_what_is_stored_and_no_more_than_with_fewer(task: str) -> None:
+    name, length = task.split("/")[0], int(task.split("/")[1])
+    env, with_fewer = SYSTEMS[name](episode_length=length), load_optimum(name)
+    optimum = load_optimum(name, episode_length=length)
+    assert optimum is not None
+    assert with_fewer is not None
+    shooting = Shooting(env)
+    for rows, cost in ((optimum.controls, optimum.cost), ([optimum.constant_control] * length, optimum.constant_cost)):
+        found = shooting.costs(torch.tensor([rows], dtype=torch.float64)).item()
+        assert found == pytest.approx(cost, rel=1e-7, abs=1e-9)
+    assert optimum.cost == pytest.approx(min(optimum.costs))
+    assert optimum.cost <= optimum.constant_cost + 1e-9 * abs(optimum.constant_cost)
+    room = with_fewer.random_cost - with_fewer.cost
+    assert optimum.cost <= with_fewer.cost + 0.01 * room  # whoever may change controls more often does no worse
