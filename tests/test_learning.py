@@ -68,3 +68,12 @@ def test_the_closed_loop_gradient_of_a_fitted_model_is_that_of_a_graph_of_steps(
     for window in (1, 10, 25, None):
         got = gradient(method="replay", costates=CostateIteration(window))
         assert (got - expected).norm() < 1e-9 * expected.norm()
+
+
+def test_ten_dimensions_of_noise_and_a_noisy_state_do_not_keep_a_policy_from_the_optimum(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    seen = ["--data.env_options.distractors", "10", "--data.env_options.observation_noise", "0.013"]
+    scores = scores_of(capsys, "simple_case", "--config", "simple_case", *seen, "--trainer.max_epochs", "2")
+    assert scores["env_steps"] <= 2000
+    assert scores["regret"] <= 0.01  # 0.02 if the noise is read and predicted
