@@ -115,6 +115,10 @@ class WorldModel(nn.Module, ABC):
         if isinstance(self.reward_fn, RewardModel):
             self.reward_fn.state_scaler.ignored.copy_(components)
 
+    def without_ignored(self, state: Tensor) -> Tensor:
+        """Return states ``(..., S)`` with what is ignored at its mean: what differs in nothing else is equal."""
+        return torch.where(self.state_scaler.ignored, self.state_scaler.mean.to(state.dtype), state)
+
     @abstractmethod
     def forward(self, states: Tensor, actions: Tensor) -> Prediction:
         """Predict what follows each of the actions.
@@ -231,7 +235,7 @@ class WorldModel(nn.Module, ABC):
 
         What is ignored is at its mean, the last component the clock, ``steps`` after ``initial_clock``.
         """
-        state = torch.where(self.state_scaler.ignored, self.state_scaler.mean.to(state.dtype), state)
+        state = self.without_ignored(state)
         if self.clock_step is None:
             return state
         passed = self.clock_step * (steps.to(state.dtype) if isinstance(steps, Tensor) else steps)

@@ -170,7 +170,8 @@ class PolicyModule(LightningModule):
 
     def loss_and_metrics(self, batch: TensorDict) -> tuple[Tensor, dict[str, Tensor]]:
         """Return minus the mean imagined return (and entropy bonus), and what is known about it."""
-        initial, horizon, warm = batch["observation"], self.imagination_horizon, self._warm_start
+        initial = self.world_model.without_ignored(batch["observation"])
+        horizon, warm = self.imagination_horizon, self._warm_start
         goes_on = self.imagination == "warm" and warm.fits(initial, horizon)
         if not goes_on:
             warm.forget()

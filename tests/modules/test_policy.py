@@ -197,6 +197,20 @@ def test_imagined_noise_has_mean_zero_and_leaves_out_the_first_trajectory(
     assert noise[0].eq(0).all()
 
 
+def test_warm_imagination_goes_on_where_initial_states_differ_in_what_is_ignored(
+    world_model: ActionsWorldModel, policy: DeterministicPolicy, initial_state: torch.Tensor
+) -> None:
+    world_model.ignore(torch.tensor([False, True, False]))
+    policy.state_scaler.load_state_dict(world_model.state_scaler.state_dict())
+    module = PolicyModule(policy, world_model, imagination_horizon=8, imagination="warm")
+    other = initial_state.clone()
+    other[:, 1] += 1
+    first = module.loss_and_metrics(TensorDict({"observation": initial_state}, [4]))
+    second = module.loss_and_metrics(TensorDict({"observation": other}, [4]))
+    assert torch.equal(first[0], second[0])
+    assert ["residual" in metrics for _, metrics in (first, second)] == [False, True]
+
+
 def test_warm_states_are_dropped_for_other_initial_states(
     world_model: ActionsWorldModel, policy: DeterministicPolicy, initial_state: torch.Tensor
 ) -> None:
