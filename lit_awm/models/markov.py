@@ -76,11 +76,12 @@ class MarkovWorldModel(StepwiseWorldModel):
     def disagreement(self, states: Tensor, actions: Tensor) -> Tensor:
         """Return how much the members differ about what follows each action, ``(B, H)``.
 
-        It is the root mean square, over the state's components in units of ``error_scale``, of the standard deviation
-        over the members; 0 if there is only one.
+        It is the root mean square, over the state's components in units of ``error_scale``, but for those that are
+        ignored, of the standard deviation over the members; 0 if there is only one.
         """
         spread = self.members(states, actions).state.std(dim=0, correction=0)
-        return (spread / self.error_scale).square().mean(-1).sqrt()
+        counts = (~self.state_scaler.ignored).to(spread.dtype)
+        return ((spread / self.error_scale).square() * counts / counts.mean()).mean(-1).sqrt()
 
     def start(self, state: Tensor, horizon: int) -> Tensor:
         """Begin an incremental prediction from ``(B, S)``."""

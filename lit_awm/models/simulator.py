@@ -51,6 +51,9 @@ class SimulatorWorldModel(WorldModel):
         self.step_fn = step_fn if self.step_fn is None else self.step_fn
         self._check_step()
 
+    def ignore(self, components: Tensor) -> None:
+        """Ignore nothing: the step reads all of a state."""
+
     def forward(self, states: Tensor, actions: Tensor) -> Prediction:
         """Predict what follows each action; entry ``t`` reads only state and action ``t``.
 

@@ -115,6 +115,25 @@ class WorldModel(nn.Module, ABC):
         if isinstance(self.reward_fn, RewardModel):
             self.reward_fn.state_scaler.ignored.copy_(components)
 
+    def read_by_reward(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Tell which components of the state a known reward depends on, ``(S,)``; without one there are none.
+
+        Args:
+            states: ``(B, H + 1, S)``.
+            actions: ``(B, H, A)``.
+        """
+        reads = torch.zeros(self.state_dim, dtype=torch.bool, device=states.device)
+        if self.reward_fn is None or not self.knows_reward:
+            return reads
+        with torch.enable_grad():
+            now, following = (each.detach().requires_grad_() for each in (states[:, :-1], states[:, 1:]))
+            reward = self.reward_fn(now, actions[:, : now.shape[1]], following).sum()
+            found = torch.autograd.grad(reward, (now, following), allow_unused=True) if reward.requires_grad else ()
+        for gradient in found:
+            if gradient is not None:
+                reads |= gradient.ne(0).flatten(0, 1).any(0)
+        return reads
+
     def without_ignored(self, state: Tensor) -> Tensor:
         """Return states ``(..., S)`` with what is ignored at its mean: what differs in nothing else is equal."""
         return torch.where(self.state_scaler.ignored, self.state_scaler.mean.to(state.dtype), state)

@@ -216,7 +216,7 @@ class AlternatingModule(LightningModule):
         phase = batch["phase"]
         child = self._children()[phase]
         if isinstance(child, WorldModelModule):
-            child.fit_statistics(batch)
+            child.fit_statistics(batch, self._noise_of_teacher(child))
         if isinstance(child, TeacherModule):
             child.forget()
         elif phase == "world_model":
@@ -246,6 +246,12 @@ class AlternatingModule(LightningModule):
         if is_written(self.trainer):
             self._latest.log(self, batch_size=len(batch))
         return loss
+
+    def _noise_of_teacher(self, child: WorldModelModule) -> Tensor | None:
+        """Return what the teacher has taken for noise, and so labels no trajectories of; None if it is undecided."""
+        if child is self.teacher or self.teacher is None or not self.teacher.has_learned:
+            return None
+        return self.teacher.world_model.state_scaler.ignored
 
     def on_train_epoch_end(self) -> None:
         self._outcome.log(self, batch_size=1, sync_dist=True)

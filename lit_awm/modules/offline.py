@@ -29,6 +29,8 @@ class OfflineWorldModelModule(WorldModelModule):
         known_reward_fn: That function; the command line takes it from the data.
         clock_step: Advance per step of the clock at the end of the state, or None; the command line takes it from the
             data.
+        ignore_noise: Whether components of the state that are noise are ignored, see
+            :class:`~lit_awm.modules.WorldModelModule`.
 
     Raises:
         ValueError: If a reward is to be known of which there is no function, or optimizer or scheduler cannot be made.
@@ -47,6 +49,7 @@ class OfflineWorldModelModule(WorldModelModule):
         known_reward: bool = False,
         known_reward_fn: RewardFn | None = None,
         clock_step: float | None = None,
+        ignore_noise: bool = True,
     ) -> None:
         if known_reward and known_reward_fn is None:
             raise ValueError(
@@ -58,4 +61,6 @@ class OfflineWorldModelModule(WorldModelModule):
             reward_fn = reward(state_dim, action_dim)
         known: dict[str, Any] = {"reward_fn": reward_fn, "clock_step": clock_step}
         model = world_model(state_dim, action_dim, **known)
-        super().__init__(model, optimizer, scheduler, compile_model, continuation=continuation)
+        super().__init__(
+            model, optimizer, scheduler, compile_model, continuation=continuation, ignore_noise=ignore_noise
+        )

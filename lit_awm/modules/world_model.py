@@ -180,21 +180,30 @@ class WorldModelModule(LightningModule):
         """Return the training loss of a batch, a scalar."""
         return self.loss_and_metrics(batch)[0]
 
-    def fit_statistics(self, batch: TensorDict) -> None:
-        """Set the model's standardisation from a batch, of all processes, unless it has been set before."""
+    def fit_statistics(self, batch: TensorDict, noise: Tensor | None = None) -> None:
+        """Set the model's standardisation from a batch, of all processes, unless it has been set before.
+
+        Args:
+            batch: Trajectories.
+            noise: Which components of the state are noise ``(S,)``, if that has been decided; None to find them.
+        """
         if not self.world_model.state_scaler.is_fitted:
             following, reward = batch["next", "observation"], batch["next", "reward"].squeeze(-1)
             counts = batch.get("mask", torch.ones_like(reward, dtype=torch.bool))
-            parts = (gather(each) for each in (batch["observation"], following, batch["action"], reward))
-            states, following, actions, reward = _without_filling(gather(counts.float()) > 0, *parts)
+            ended = batch["next"].get("terminated", torch.zeros_like(batch["next", "reward"])).squeeze(-1).to(reward)
+            parts = (gather(each) for each in (batch["observation"], following, batch["action"], reward, ended))
+            states, following, actions, reward, ended = _without_filling(gather(counts.float()) > 0, *parts)
             states = torch.cat([states, following[:, -1:]], dim=1)
             self.world_model.fit_statistics(states, actions, reward)
             if self.ignore_noise:
-                self._ignore(find_noise(states, actions, reward))
+                if noise is None:
+                    noise = find_noise(states, actions, torch.stack([reward, ended], dim=-1))
+                self._ignore(noise & ~self.world_model.read_by_reward(states, actions))
 
     def _ignore(self, components: Tensor) -> None:
-        """Let the model ignore components ``(S,)``, and say which, if there are any."""
-        if components.any():
+        """Let the model ignore components ``(S,)``, unless nothing would be left, and say which, if there are any."""
+        others = len(components) - (self.world_model.clock_step is not None)
+        if components.any() and not components[:others].all():
             self.world_model.ignore(components)
             numbers = ", ".join(map(str, components.nonzero().flatten().tolist()))
             rank_zero_info(

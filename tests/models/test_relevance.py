@@ -39,6 +39,28 @@ def test_what_cannot_be_predicted_is_no_noise_if_it_tells_of_other_things(use: s
     assert not find_noise(*linear_system(noise() / 1000, **{use: 0.1})).any()
 
 
+def test_what_comes_of_it_may_decide_what_is_noise() -> None:
+    demand = noise() / 1000
+    states, actions, _ = linear_system(demand)
+    assert not find_noise(states, actions, demand[:, 1:].square()).any()  # a reward of the next value
+    ended = (demand[:, :-1] > 1.5).float()
+    assert find_noise(states, actions, torch.zeros_like(ended)).tolist() == [False, True]
+    assert not find_noise(states, actions, torch.stack([torch.zeros_like(ended), ended], dim=-1)).any()
+
+
+def test_what_is_a_product_of_state_and_action_is_no_noise() -> None:
+    states, actions, rewards = linear_system(torch.zeros(SEQUENCES, STEPS + 1))
+    states[:, 1:, 1] = states[:, :-1, 0] * actions[..., 0]
+    assert not find_noise(states, actions, torch.zeros_like(rewards)).any()
+
+
+def test_what_is_of_use_in_one_kind_of_episode_alone_is_no_noise() -> None:
+    demand, kind = noise() / 1000, (torch.arange(SEQUENCES) % 2).float().unsqueeze(1)
+    states, actions, rewards = linear_system(demand * kind, adds=0.3)
+    seen = torch.stack([kind.expand_as(demand), states[..., 0], demand], dim=-1)
+    assert not find_noise(seen, actions, rewards).any()
+
+
 def test_what_never_changes_or_only_between_episodes_is_no_noise() -> None:
     assert not find_noise(*linear_system(torch.ones(SEQUENCES, STEPS + 1))).any()
     goal = torch.randn(SEQUENCES, 1).expand(SEQUENCES, STEPS + 1)
@@ -59,6 +81,10 @@ def test_an_episode_that_diverges_hides_no_noise_and_a_single_state_is_no_step()
     states[1, 90:, 0] *= 1e12
     assert find_noise(states, actions, rewards).tolist() == [False, True]
     assert not find_noise(states[:, :1], actions[:, :1], rewards[:, :1]).any()
+    states, actions, rewards = linear_system(noise() / 1000, adds=0.3, earns=0.3)
+    for each in (states[..., 0], rewards):
+        each[1, 90:] = 1e12
+    assert not find_noise(states, actions, rewards).any()
 
 
 @pytest.mark.parametrize("name", [name for name in SYSTEMS if name != "invasive_plant"])  # of ten steps

@@ -230,9 +230,7 @@ def test_a_copy_of_a_compiled_module_trains_its_own_weights(monkeypatch: pytest.
 def test_noise_is_ignored_by_model_reward_and_policy_and_that_is_said(
     ignore_noise: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = trajectories(64, 20)
-    for each in (data, data["next"]):
-        each["observation"] = torch.cat([each["observation"], torch.randn(64, 20, 1)], dim=-1)
+    data = with_noise()
     model = ActionsWorldModel(3, 2, CausalTransformer(8, 1, 1, max_horizon=20), reward_fn=RewardModel(3, 2))
     module = WorldModelModule(model, ignore_noise=ignore_noise)
     said: list[str] = []
@@ -251,3 +249,42 @@ def test_noise_is_ignored_by_model_reward_and_policy_and_that_is_said(
     data["next", "observation"][..., 2] += 100
     assert (module.loss(data) == loss) == ignore_noise
     assert WorldModelModule(model).loss(data).isfinite()
+
+
+def with_noise() -> TensorDict:
+    data = trajectories(64, 20)
+    for each in (data, data["next"]):
+        each["observation"] = torch.cat([each["observation"], torch.randn(64, 20, 1)], dim=-1)
+    return data
+
+
+def test_what_a_known_reward_reads_is_not_ignored() -> None:
+    for reads, ignored in ((slice(2), True), (slice(3), False)):
+        model = MarkovWorldModel(3, 2, 8, reward_fn=lambda state, action, after, reads=reads: after[..., reads].sum(-1))
+        WorldModelModule(model).fit_statistics(with_noise())
+        assert model.state_scaler.ignored.tolist() == [False, False, ignored]
+
+
+def test_what_has_been_decided_is_not_decided_again() -> None:
+    model = MarkovWorldModel(3, 2, 8)
+    WorldModelModule(model).fit_statistics(with_noise(), torch.tensor([False, True, False]))
+    assert model.state_scaler.ignored.tolist() == [False, True, False]
+
+
+def test_where_everything_is_noise_all_of_it_is_read() -> None:
+    data = trajectories(64, 20)
+    for each in (data, data["next"]):
+        each["observation"] = torch.cat([torch.randn(64, 20, 1), torch.arange(20.0).expand(64, -1).unsqueeze(-1)], -1)
+    module = WorldModelModule(MarkovWorldModel(2, 2, 8, clock_step=1.0))
+    module.fit_statistics(data)
+    assert not module.world_model.state_scaler.ignored.any()
+    assert module.loss(data).isfinite()
+
+
+def test_members_that_ignore_some_components_disagree_about_the_others() -> None:
+    data, model = with_noise(), MarkovWorldModel(3, 2, 8, num_members=3)
+    WorldModelModule(model).fit_statistics(data)
+    assert model.state_scaler.ignored.any()
+    states, actions = data["observation"], data["action"]
+    spread = model.members(states, actions).state.std(dim=0, correction=0) / model.error_scale
+    torch.testing.assert_close(model.disagreement(states, actions), spread[..., :2].square().mean(-1).sqrt())
