@@ -100,20 +100,29 @@ def solve(
     descent = _Descent(shooting, constant)
     on_grid = [_grid_start(shooting, seed)] if grid else []
     chosen = _starts(shooting, starts, seed, constant)
-    if nearby is not None:
-        low, high = shooting.env.control_bounds.unbind(-1)
-        chosen.append(((nearby - low) / (high - low)).numpy())
+    chosen += [] if nearby is None else [_shares(shooting, nearby)]
     finished = REFINED if exact_target else len(chosen) + len(on_grid)
     with tqdm(total=len(chosen) + finished, desc=shooting.env.name, disable=not progress, leave=False) as bar:
-        near = on_grid  # which is near enough as it is
-        for start in chosen:
-            near.append(descent.approach(start))
-            bar.update()
+        near = [*on_grid, *_approach(descent, chosen, bar)]
         found = _finish(descent, sorted(near, key=descent.cost)[:finished], bar)  # an exact target takes long
     found = sorted((each for each in found if each.violation <= 10 * TOLERANCE), key=lambda each: each.cost)
     if not found:
         raise RuntimeError(f"no start of {len(chosen)} met the constraints of {shooting.env.name}; raise `starts`.")
     return replace(found[0], costs=[each.cost for each in found], time_s=time.perf_counter() - begin)
+
+
+def _shares(shooting: Shooting, controls: Tensor) -> Array:
+    """Return controls ``(N, m)`` as shares of their range."""
+    low, high = shooting.env.control_bounds.unbind(-1)
+    return ((controls - low) / (high - low)).numpy()
+
+
+def _approach(descent: _Descent, starts: list[Array], bar: tqdm[Any]) -> list[Array]:
+    near = []
+    for start in starts:
+        near.append(descent.approach(start))
+        bar.update()
+    return near
 
 
 def _finish(descent: _Descent, starts: list[Array], bar: tqdm[Any]) -> list[Solution]:
@@ -140,7 +149,7 @@ def _starts(shooting: Shooting, count: int, seed: int, constant: bool) -> list[A
     shape = (env.episode_length, len(env.control_bounds))
     low, high = env.control_bounds.unbind(-1)
     known = env.solution()
-    starts = [] if known is None else [((known - low) / (high - low)).numpy()]
+    starts = [] if known is None else [_shares(shooting, known)]
     starts += [np.full(shape, share) for share in CONSTANT_STARTS]
     candidates = _candidates(rng, shape, constant)
     costs = shooting.costs(low + torch.from_numpy(candidates) * (high - low)).numpy()
@@ -161,7 +170,7 @@ def _grid_start(shooting: Shooting, seed: int) -> Array:
     highest = states.amax(0).minimum(env.state_bounds[:, 1])
     margin = (highest - lowest) / 4
     plan = plan_on_grid(env, lowest - margin, highest + margin)
-    return ((plan - low) / (high - low)).numpy().ravel()
+    return _shares(shooting, plan).ravel()
 
 
 def _candidates(rng: np.random.Generator, shape: tuple[int, int], constant: bool) -> Array:

@@ -121,3 +121,11 @@ def test_bad_arguments_are_refused(options: dict[str, object], words: str) -> No
 def test_the_published_behaviour_has_its_proven_optimum(system: type[OdeEnv], proven: float) -> None:
     found = solve(system(published=True), starts=1, exact_target=True)
     assert found.cost == pytest.approx(proven, rel=1e-4)
+
+
+def test_it_begins_at_given_controls_as_well() -> None:
+    env = SimpleCase(episode_length=20)
+    best = solve(env, starts=1)
+    again = solve(env, starts=1, nearby=best.controls)
+    assert len(again.costs) == len(best.costs) + 1
+    assert again.cost == pytest.approx(best.cost, rel=1e-9)
