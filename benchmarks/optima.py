@@ -10,6 +10,7 @@ import argparse
 import datetime
 import json
 import os
+import re
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,10 @@ def main() -> None:
     parser.add_argument("systems", nargs="*", default=[], choices=[*SYSTEMS, []], help="what to find anew")
     parser.add_argument("--lengths", default="", help="numbers of steps in place of the systems' own, as 200,1000")
     options = parser.parse_args()
+    if options.lengths and not re.fullmatch(r"[1-9][0-9]*(,[1-9][0-9]*)*", options.lengths):
+        parser.error(f"lengths must be whole numbers from 1 on, with commas between them, got {options.lengths!r}.")
+    if options.lengths and (others := set(options.systems) - set(LONGER)):
+        parser.error(f"systems must be in continuous time with lengths, got {', '.join(sorted(others))}.")
     lengths = [int(length) for length in options.lengths.split(",") if length]
     names = options.systems or (list(LONGER) if lengths else list(SYSTEMS))
     records = json.loads(TARGET.read_text(encoding="utf-8")) if TARGET.exists() else {}

@@ -44,10 +44,10 @@ def find_noise(states: Tensor, actions: Tensor, outcomes: Tensor) -> Tensor:
     features = torch.cat([_second_order(torch.cat([now, action], dim=1)), _products(now, action)], dim=1)
     varies = following.square().mean(0) > 0
     spare = len(now) / (len(now) - features.shape[1])
-    unexplained = spare * _residual(features, following).square().mean(0)
+    unexplained = spare * _residual(_basis(features), following).square().mean(0)
     suspects = varies & (unexplained > 1 - PREDICTABLE)
     others = torch.cat([now[:, ~suspects], action], dim=1)
-    left = _residual(_second_order(others), torch.cat([following[:, ~suspects], outcome], dim=1))
+    left = _residual(_basis(_second_order(others)), torch.cat([following[:, ~suspects], outcome], dim=1))
     for index in suspects.nonzero().flatten().tolist():
         is_useful = _is_useful(now[:, index, None], others, left)
         is_useful |= _is_useful(following[:, index, None], others, left[:, -sizes[3] :])
@@ -94,11 +94,15 @@ def _products(now: Tensor, action: Tensor) -> Tensor:
     return torch.einsum("ni,nj->nij", torch.cat([now, action], dim=1), action).flatten(1)
 
 
-def _residual(features: Tensor, targets: Tensor) -> Tensor:
-    """Return what a regression on features ``(N, F)`` leaves of targets ``(N, D)``."""
+def _basis(features: Tensor) -> Tensor:
+    """Return an orthonormal basis ``(N, R)`` of what features ``(N, F)`` span."""
     sizes, axes = torch.linalg.eigh(features.T @ features)
     is_spanned = sizes > LEAST_SIZE * sizes[-1].clamp(min=1)
-    basis = features @ axes[:, is_spanned] / sizes[is_spanned].sqrt()
+    return features @ axes[:, is_spanned] / sizes[is_spanned].sqrt()
+
+
+def _residual(basis: Tensor, targets: Tensor) -> Tensor:
+    """Return what a regression on what a basis ``(N, R)`` spans leaves of targets ``(N, D)``."""
     return targets - basis @ (basis.T @ targets)
 
 
@@ -109,14 +113,18 @@ def _is_useful(component: Tensor, others: Tensor, left: Tensor) -> bool:
     """
     generator, halves = torch.Generator().manual_seed(0), list[Tensor]()
     for value, among, target in zip(*(each.chunk(2) for each in (component, others, left)), strict=True):
-        orders = (torch.randperm(len(value), generator=generator) for _ in range(SURROGATES))
-        by_chance = torch.stack([_explained(value[order], among, target) for order in orders]).amax(0)
-        explained = _explained(value, among, target)
-        halves.append((explained > USEFUL * target.square().sum(0)) & (explained > MARGIN * by_chance))
+        known, total = _basis(_second_order(among)), target.square().sum(0)
+        orders = [torch.arange(len(value))]  # as it is, and shuffled
+        orders += [torch.randperm(len(value), generator=generator) for _ in range(SURROGATES)]
+        explained, *by_chance = (total - _unexplained(value[order], among, known, target) for order in orders)
+        halves.append((explained > USEFUL * total) & (explained > MARGIN * torch.stack(by_chance).amax(0)))
     return bool((halves[0] & halves[1]).any())
 
 
-def _explained(value: Tensor, others: Tensor, target: Tensor) -> Tensor:
-    """Return how much of the squares of targets ``(N, T)`` a value ``(N, 1)`` and its products explain, ``(T,)``."""
-    own = _residual(_second_order(others), torch.cat([value, value.square(), value * others], dim=1))
-    return target.square().sum(0) - _residual(own, target).square().sum(0)
+def _unexplained(value: Tensor, others: Tensor, known: Tensor, target: Tensor) -> Tensor:
+    """Return the squares of targets ``(N, T)`` that a value ``(N, 1)``, with its products, leaves, ``(T,)``.
+
+    What it has in common with what is ``known``, a basis ``(N, R)``, does not count.
+    """
+    own = _residual(known, torch.cat([value, value.square(), value * others], dim=1))
+    return _residual(_basis(own), target).square().sum(0)

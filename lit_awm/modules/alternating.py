@@ -126,6 +126,7 @@ class AlternatingModule(LightningModule):
             if learned_reward is not None:
                 known["reward_fn"] = learned_reward.forward  # it is the world model's to fit
             self.teacher = teacher_module(teacher(state_dim, action_dim, **known))
+            self.teacher.ignore_noise = self.world_model.ignore_noise
             self.policy.consult(self.teacher.world_model)
         self.policy.check_ensemble()
         self.phases = tuple(self._children())

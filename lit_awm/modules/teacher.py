@@ -46,8 +46,6 @@ class TeacherModule(WorldModelModule):
             trajectories at least.
         optimizer: Makes the optimizer from the parameters.
         scheduler: Makes the learning-rate schedule, stepped after every update.
-        ignore_noise: Whether it ignores components of the state that are noise, see
-            :class:`~lit_awm.modules.WorldModelModule`.
 
     Raises:
         ValueError: If the teacher is of another family, ``transitions`` or ``mean_hold`` is below 1, ``noise`` or
@@ -65,14 +63,13 @@ class TeacherModule(WorldModelModule):
         twin_noise: float = 0.1,
         optimizer: OptimizerCallable = default_optimizer,
         scheduler: LRSchedulerCallable | None = None,
-        ignore_noise: bool = True,
     ) -> None:
         if not isinstance(world_model, MarkovWorldModel):
             raise ValueError(
                 f"teacher must be a MarkovWorldModel, which learns single steps, got {type(world_model).__name__}. "
                 "Give one, or set `teacher: null`."
             )
-        super().__init__(world_model, optimizer, scheduler, ignore_noise=ignore_noise)
+        super().__init__(world_model, optimizer, scheduler)
         check_count(1, transitions=transitions)
         check_at_least(0, noise=noise, twin_noise=twin_noise)
         check_at_least(1, mean_hold=mean_hold)

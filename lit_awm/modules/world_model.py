@@ -48,7 +48,8 @@ class WorldModelModule(LightningModule):
             none ends but by the clock.
         ignore_noise: Whether components of the state that are noise, neither predictable nor of any use to predict
             others or the reward, are left out of what is read and predicted, by the policy too; see
-            :func:`~lit_awm.models.find_noise`. It is decided from the first batch, and said.
+            :func:`~lit_awm.models.find_noise`. It is decided from the first batch, and said. Where models alternate
+            the teacher decides, and this holds for both.
 
     Raises:
         ValueError: If ``sensitivity_weight`` is negative, or optimizer or scheduler cannot be made of its arguments;
@@ -198,7 +199,8 @@ class WorldModelModule(LightningModule):
             if self.ignore_noise:
                 if noise is None:
                     noise = find_noise(states, actions, torch.stack([reward, ended], dim=-1))
-                self._ignore(noise & ~self.world_model.read_by_reward(states, actions))
+                if noise.any():
+                    self._ignore(noise & ~self.world_model.read_by_reward(states, actions))
 
     def _ignore(self, components: Tensor) -> None:
         """Let the model ignore components ``(S,)``, unless nothing would be left, and say which, if there are any."""

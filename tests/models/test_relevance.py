@@ -93,7 +93,9 @@ def test_distractors_are_found_beside_a_noisy_state_in_every_system(name: str) -
     env.set_seed(0)
     episodes = env.rollout(env.episode_length, break_when_any_done=False)
     seen = torch.cat([episodes["observation"], episodes["next", "observation"][:, -1:]], dim=1)
-    size = seen.shape[-1] - 4  # before them, and the clock
+    size, outcomes = seen.shape[-1] - 4, episodes["next", "reward"].squeeze(-1)  # before them, and the clock
+    without = torch.cat([seen[..., :size], seen[..., -1:]], dim=-1)
+    assert not find_noise(without, episodes["action"], outcomes).any()
     seen[..., :size] += 0.01 * seen[..., :size].std((0, 1)) * torch.randn_like(seen[..., :size])
-    is_noise = find_noise(seen, episodes["action"], episodes["next", "reward"].squeeze(-1))
+    is_noise = find_noise(seen, episodes["action"], outcomes)
     assert is_noise.nonzero().flatten().tolist() == [size, size + 1, size + 2]
