@@ -210,7 +210,7 @@ class WorldModelModule(LightningModule):
             numbers = ", ".join(map(str, components.nonzero().flatten().tolist()))
             rank_zero_info(
                 f"{type(self.world_model).__name__} takes dimensions {numbers} of {len(components)} for noise and "
-                "ignores them. Set `ignore_noise: false` to have all of them read."
+                "ignores them. Set `ignore_noise: false` of the world model's module to have all of them read."
             )
 
     def check_slice_length(self, trainer: Trainer) -> None:
