@@ -23,6 +23,7 @@ FIXED = [  # settings that a checkpoint has decided, as regular expressions
     r"(.*\.)?(bootstrap|continuation)(\..*)?",
     r"(.*\.)?(optimizer|scheduler)(\..*)?",
 ]
+HONOURED = r"(.*\.)?scheduler\.init_args\.over"  # of what would be fixed: how many restarts a run has
 IGNORED = r"(ckpt_path|resume|weights_only|config|trainer\.logger(\..*)?|trainer\.plugins(\..*)?)"
 
 
@@ -199,7 +200,8 @@ def compare(before: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], lis
         if old.get(name) == new.get(name) or re.fullmatch(IGNORED, name):
             continue
         line = f"{name}: {old.get(name)!r} before, {new.get(name)!r} now"
-        (refused if any(re.fullmatch(pattern, name) for pattern in FIXED) else honoured).append(line)
+        is_fixed = any(re.fullmatch(pattern, name) for pattern in FIXED) and not re.fullmatch(HONOURED, name)
+        (refused if is_fixed else honoured).append(line)
     return honoured, refused
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -23,29 +24,43 @@ class CosineRestarts(LRScheduler):
         warmup: Share in [0, 1) of a period in which the rate rises from near zero.
         decay: Factor in (0, 1] by which every restart begins lower than the one before; below 1 later phases
             refine what earlier ones have found.
+        over: Number of restarts that it takes for ``decay`` to come about: that of a whole run, for a rate that is
+            lower by ``decay`` in the end however long the run is. A run that is resumed may have another.
         last_epoch: Number of the last update; -1 to start.
 
     Raises:
-        ValueError: If ``period`` is below 1, ``warmup`` outside [0, 1), or ``decay`` outside (0, 1].
+        ValueError: If ``period`` or ``over`` is below 1, ``warmup`` outside [0, 1), or ``decay`` outside (0, 1].
     """
 
     def __init__(
-        self, optimizer: Optimizer, period: int, warmup: float = 0.0, decay: float = 1.0, last_epoch: int = -1
+        self,
+        optimizer: Optimizer,
+        period: int,
+        warmup: float = 0.0,
+        decay: float = 1.0,
+        over: int = 1,
+        last_epoch: int = -1,
     ) -> None:
-        check_count(period=period)
+        check_count(period=period, over=over)
         if not 0 <= warmup < 1:
             raise ValueError(f"warmup must be a share of the period, at least 0 and below 1, got {warmup}.")
         check_share(decay=decay)
-        self.period, self.warmup_updates, self.decay = period, int(warmup * period), decay
+        self.period, self.warmup_updates, self.decay, self.over = period, int(warmup * period), decay, over
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float | Tensor]:
         """Return the learning rates of the next update."""
         restarts, position = divmod(self.last_epoch, self.period)
-        factor = 0.5 * (1 + math.cos(math.pi * position / self.period)) * self.decay**restarts
+        factor = 0.5 * (1 + math.cos(math.pi * position / self.period)) * self.decay ** (restarts / self.over)
         if position < self.warmup_updates:
             factor *= (position + 1) / (self.warmup_updates + 1)
         return [base * factor for base in self.base_lrs]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what it goes on from; ``over`` is no part of it, since a run that is resumed may be longer."""
+        state: dict[str, Any] = super().state_dict()
+        del state["over"]
+        return state
 
 
 class LinearSchedule:
@@ -80,30 +95,34 @@ class LinearSchedule:
 
 
 class DecaySchedule:
-    """A number that is multiplied by ``decay`` after every ``period`` updates.
+    """A number that becomes smaller after every ``period`` updates.
 
     Args:
         start: Its first value.
         decay: The factor, above 0 and at most 1.
         period: Number of updates from one step to the next, at least 1.
+        over: Number of steps that it takes for ``decay`` to come about, see :class:`CosineRestarts`.
 
     Raises:
-        ValueError: If ``period`` is no whole number from 1 on, ``decay`` outside (0, 1], or ``start`` not finite.
+        ValueError: If ``period`` or ``over`` is no whole number from 1 on, ``decay`` outside (0, 1], or ``start`` not
+            finite.
 
     Example:
         >>> [DecaySchedule(8.0, 0.5, period=3)(update) for update in (0, 2, 3, 6)]
         [8.0, 8.0, 4.0, 2.0]
+        >>> [DecaySchedule(8.0, 0.25, period=3, over=2)(update) for update in (0, 2, 3, 6)]
+        [8.0, 8.0, 4.0, 2.0]
     """
 
-    def __init__(self, start: float, decay: float, period: int) -> None:
-        check_count(period=period)
+    def __init__(self, start: float, decay: float, period: int, over: int = 1) -> None:
+        check_count(period=period, over=over)
         check_share(decay=decay)
         check_finite(start=start)
-        self.start, self.decay, self.period = start, decay, period
+        self.start, self.decay, self.period, self.over = start, decay, period, over
 
     def __call__(self, update: int) -> float:
         """Return the value for an update, counted from 0."""
-        return self.start * self.decay ** (update // self.period)
+        return self.start * self.decay ** (update // self.period / self.over)
 
     @property
     def least(self) -> float:

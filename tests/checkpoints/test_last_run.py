@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from typing import Any
+
+from lit_awm.checkpoints.last_run import compare
+
+
+def recipe(over: int, decay: float = 0.1) -> dict[str, Any]:
+    scheduler = {"class_path": "lit_awm.modules.CosineRestarts", "init_args": {"decay": decay, "over": over}}
+    module = {"class_path": "lit_awm.modules.PolicyModule", "init_args": {"scheduler": scheduler}}
+    return {"trainer": {"max_epochs": over}, "model": {"init_args": {"policy_module": module}}}
+
+
+def test_a_run_whose_rates_fall_over_its_length_may_be_resumed_for_longer() -> None:
+    honoured, refused = compare(recipe(12), recipe(20))
+    scheduler = "model.init_args.policy_module.init_args.scheduler.init_args"
+    assert honoured == [f"{scheduler}.over: 12 before, 20 now", "trainer.max_epochs: 12 before, 20 now"]
+    assert not refused
+
+
+def test_other_settings_of_a_schedule_are_decided_by_the_checkpoint() -> None:
+    honoured, refused = compare(recipe(12), recipe(12, decay=0.2))
+    assert not honoured
+    assert [line.rpartition(".init_args.")[2] for line in refused] == ["decay: 0.1 before, 0.2 now"]
