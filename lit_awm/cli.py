@@ -10,6 +10,7 @@ from pathlib import Path
 from lit_awm.checks import did_you_mean
 
 COMMON = "common"
+BASES = dict.fromkeys(("cartpole_swingup", "inverted_pendulum", "reacher"), "gym")  # what a recipe builds on
 COMMANDS = {  # and the module of lit_awm.commands that runs them
     "fit": "training",
     "validate": "training",
@@ -70,7 +71,9 @@ def recipes() -> dict[str, Path]:
 
 
 def resolve_recipes(arguments: list[str]) -> list[str]:
-    """Replace the names of shipped recipes after ``--config`` by their files, the common one before the first.
+    """Replace the names of shipped recipes after ``--config`` by their files, after those that they build on.
+
+    That is the common one for all, and others for some; none comes twice as a base.
 
     Raises:
         ValueError: If what follows ``--config`` is neither a file nor a recipe.
@@ -87,9 +90,9 @@ def resolve_recipes(arguments: list[str]) -> list[str]:
             if name not in shipped:
                 hint = did_you_mean(name, shipped)
                 raise ValueError(f"--config must be a file or the name of a recipe, got {name!r}.{hint}")
-            common = f"--config={shipped[COMMON]}"
-            if common not in resolved:
-                resolved.append(common)
+            for base in (COMMON, BASES.get(name, COMMON)):
+                if (file := f"--config={shipped[base]}") not in resolved:
+                    resolved.append(file)
             name = str(shipped[name]) if name != COMMON else ""
         if name:
             resolved.append(f"--config={name}")

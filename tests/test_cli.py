@@ -22,7 +22,7 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 from lit_awm.analysis.shooting import Shooting
 from lit_awm.checkpoints import ResumableCSVLogger
-from lit_awm.cli import main, recipes, resolve_recipes
+from lit_awm.cli import BASES, main, recipes, resolve_recipes
 from lit_awm.envs import SYSTEMS, load_optimum
 from lit_awm.recipes import CONFIG_KEY, FAMILIES, build, fit, options_of
 
@@ -139,7 +139,10 @@ def test_a_world_model_fits_alone_from_the_command_line(capsys: pytest.CaptureFi
 def test_every_recipe_is_named_by_its_system_or_names_none() -> None:
     for name, path in recipes().items():
         env = yaml.safe_load(path.read_text())["data"]["init_args"].get("env")
-        assert env in ((name, "cancer_treatment") if name in (*SYSTEMS, "common") else (None, "gym/Pendulum-v1"))
+        if name in BASES:
+            assert env.lower().replace("-", "_").partition("/")[2].startswith(name.partition("_")[0])
+        else:
+            assert env in ((name, "cancer_treatment") if name in (*SYSTEMS, "common") else (None, "gym/Pendulum-v1"))
 
 
 def test_an_agent_without_a_world_model_is_scored_and_not_exported(capsys: pytest.CaptureFixture[str]) -> None:
@@ -427,6 +430,13 @@ def test_the_common_recipe_comes_once_before_the_first_named_one() -> None:
     resolved = resolve_recipes(["fit", "--config", "hiv_treatment", "--config=bioreactor", "--seed_everything", "1"])
     expected = [f"--config={files[name]}" for name in ("common", "hiv_treatment", "bioreactor")]
     assert resolved == ["fit", *expected, "--seed_everything", "1"]
+
+
+def test_a_recipe_comes_after_what_it_builds_on() -> None:
+    files = recipes()
+    expected = [f"--config={files[name]}" for name in ("common", "gym", "reacher")]
+    assert resolve_recipes(["--config", "reacher"]) == expected
+    assert resolve_recipes(["--config", "gym", "--config", "reacher"]) == expected
 
 
 def test_a_file_goes_before_a_recipe_of_the_same_name() -> None:
