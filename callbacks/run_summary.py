@@ -9,6 +9,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lit_awm.checkpoints import run_folder
 from lit_awm.envs import SYSTEMS
 
+SHARES = {  # scores, and what they say
+    "regret": "0 % optimal, 100 % random",
+    "gap": "0 % optimal, 100 % best constant",
+    "target_error": "of the width of the state's bounds",
+}
 FAR = 1.0  # disagreement of an ensemble, in steps as large as those of the data are
 
 
@@ -53,9 +58,9 @@ class RunSummary(Callback):
             rows.append(("optimum", best if optimum is None else f"{optimum.cost:.6g}"))
         elif "eval/return" in metrics:
             rows.append(("return", f"{metrics['eval/return']:.6g}"))
-        for name, meaning in (("regret", "0 % optimal, 100 % random"), ("gap", "0 % optimal, 100 % best constant")):
+        for name, meaning in SHARES.items():
             if f"eval/{name}" in metrics:
-                rows.append((name, f"{metrics[f'eval/{name}']:.3%}   ({meaning})"))
+                rows.append((name.replace("_", " "), f"{metrics[f'eval/{name}']:.3%}   ({meaning})"))
         if "val/loss" in metrics:
             rows.append(("error held out", f"{metrics['val/loss']:.4g}"))
         if "policy/disagreement" in metrics:

@@ -9,6 +9,8 @@ from typing import Any
 
 from lit_awm.checks import check_writable
 
+SHARES = ("regret", "gap", "target_error")
+
 
 def print_result(result: dict[str, Any], as_json: bool) -> None:
     """Print one JSON object, or a line for each entry."""
@@ -16,7 +18,7 @@ def print_result(result: dict[str, Any], as_json: bool) -> None:
         print(json.dumps(result))  # noqa: T201
         return
     for name, value in result.items():
-        shown = "-" if value is None else f"{value:.3%}" if name in ("regret", "gap") else value
+        shown = "-" if value is None else f"{value:.3%}" if name in SHARES else value
         print(f"{name:<18}{shown}")  # noqa: T201
 
 

@@ -12,10 +12,10 @@ from tensordict.nn import TensorDictModule
 from torchrl.envs import TransformedEnv
 
 from lit_awm.data.exploration import STEP, act, tell_rewards
-from lit_awm.envs import ControlEnv, Optimum, make_env
+from lit_awm.envs import ControlEnv, OdeEnv, Optimum, make_env
 from lit_awm.models import Policy
 
-SCORES = ("return", "cost", "regret", "gap")
+SCORES = ("return", "cost", "regret", "gap", "target_error")
 
 
 def make_eval_env(name: str, count: int, **options: Any) -> TransformedEnv:
@@ -51,6 +51,8 @@ def evaluate(
         One row per episode. ``episode`` holds its steps; with several environments all rows are equally long, and after
         an episode that ends early come steps of the next one, which do not count. ``return`` and ``cost`` are
         undiscounted sums, ``regret`` and ``gap`` compare the cost with the optimum, if there is one to compare with.
+        ``target_error`` tells how far the final state is from the end state of the system, if that has one (see
+        :meth:`~lit_awm.envs.OdeEnv.target_error`).
     """
     env.set_seed(seed)
     actor = TensorDictModule(partial(act, policy), in_keys=list(STEP), out_keys=["action"])
@@ -65,6 +67,12 @@ def evaluate(
         gap = optimum.gap(-returns)
         if gap is not None:
             scores["gap"] = gap
+    if isinstance(system := env.base_env, OdeEnv):
+        last = is_first_episode.sum(dim=1, keepdim=True) - 1
+        final = episode["next", "state"].take_along_dim(last, dim=1).squeeze(1)
+        error = system.target_error(final)
+        if error is not None:
+            scores["target_error"] = error
     return TensorDict({"episode": episode, **scores}, batch_size=episode.batch_size[:1])
 
 

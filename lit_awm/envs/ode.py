@@ -111,6 +111,17 @@ class OdeEnv(ControlEnv):
             cost = cost + ((state[..., i] - target) / scale) ** 2
         return self.target_weight * cost
 
+    def target_error(self, state: Tensor) -> Tensor | None:
+        """Return how far a final state ``(..., n)`` is from the target, shape ``(...)``; None if there is no target.
+
+        It is the largest distance of a component, as a share of the width of its bounds, or in its own unit where it
+        has none.
+        """
+        if not self._targets:
+            return None
+        errors = [(state[..., i] - target).abs() / self.bound_scale[i] for i, target, _ in self._targets]
+        return torch.stack(errors).amax(dim=0)
+
     # -- One interval -------------------------------------------------------------------------------------------------
 
     def interval(self, state: Tensor, control: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:

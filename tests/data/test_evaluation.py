@@ -39,6 +39,26 @@ def test_scores_that_do_not_exist_are_left_out() -> None:
     assert {"return", "cost"} == set(scores.keys()) - {"episode"}
 
 
+def test_the_target_error_is_that_of_the_final_state() -> None:
+    env = make_env("mountain_car", num_envs=2, initial_spread=0.1)
+    scores = evaluate(env, Constant(0.3), None)
+    final = scores["episode"]["next", "state"][:, -1]
+    expected = ((final - torch.tensor([0.45, 0.0])).abs() / torch.tensor([1.8, 0.14])).amax(dim=1)
+    assert scores["target_error"].tolist() == pytest.approx(expected.tolist())
+    assert "target_error" not in evaluate(make_env("harvest"), Constant(0.3), None).keys()
+
+
+def test_the_target_error_of_an_episode_that_ends_early_is_that_of_its_own_end() -> None:
+    env = make_env("cartpole", num_envs=2, u_max=1e4)
+    scores = evaluate(env, Constant(1.0), None)
+    done = scores["episode"]["next", "done"].squeeze(-1)
+    assert done[:, :-1].any(dim=1).all()  # another episode follows
+    ends = scores["episode"]["next", "state"][torch.arange(2), done.int().argmax(dim=1)]
+    expected = env.base_env.target_error(ends)
+    assert expected is not None
+    assert scores["target_error"].tolist() == pytest.approx(expected.tolist())
+
+
 def test_an_evaluation_is_the_same_every_time_and_draws_no_random_number() -> None:
     episodes = EvaluationEpisodes(make_env("hiv_treatment", 3, initial_spread=0.3), Constant(0.0), None, seed=5)
     before = torch.get_rng_state()
