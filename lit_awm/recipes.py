@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -44,6 +45,7 @@ from lit_awm.usage import UsageParser, check_yaml, find_class
 LOG_KEY = "lit_awm_log"
 LINKED = ("state_dim", "action_dim", "known_reward_fn", "known_step_fn", "clock_step")  # what data tell models
 ENTRY_POINTS = "lit_awm.models"  # in which other packages offer models, which then go by the names of their classes
+NOT_MEANT = r"Expected an? |Import path .+ does not correspond to a subclass of "  # jsonargparse says of such a type
 MODELS = "--model.world_model=lit_awm.models."
 BACKBONE = "--model.world_model.backbone=lit_awm.models."
 POSITIONS = "--model.world_model.backbone.max_horizon={length}"
@@ -213,7 +215,7 @@ class AwmCLI(LightningCLI):
             if isinstance(self.model, AlternatingModule | AgentModule):  # before processes are started
                 check_strategy(self.trainer, type(self.model).__name__)
         except (ValueError, TypeError, ImportError, RuntimeError, MisconfigurationException) as error:
-            self.parser.error(str(_first_cause(error)))
+            self.parser.error(_first_cause(error))
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run a command; what is found wrong before the first update is an error of usage."""
@@ -247,11 +249,15 @@ def _leave_out(trainer: Any) -> None:
         trainer.callbacks = [each for each in callbacks if not issubclass(find_class(each.class_path), off)]
 
 
-def _first_cause(error: BaseException) -> BaseException:
-    """Return the error that was raised first; jsonargparse wraps it in a list of everything else that it tried."""
+def _first_cause(error: BaseException) -> str:
+    """Return what was wrong first; jsonargparse wraps it in a list of everything else that it tried."""
     while isinstance(cause := error.__cause__ or error.__context__, ValueError):
+        if re.match(NOT_MEANT, str(cause)):  # the first of several types, of which another one was meant
+            complaints = [each for each in re.findall(r"(?m)^\s*- (.+)$", str(error)) if not re.match(NOT_MEANT, each)]
+            if complaints:
+                return complaints[-1]
         error = cause
-    return error
+    return str(error)
 
 
 def make_cli(arguments: dict[str, Any] | list[str] | None, run: bool) -> AwmCLI:

@@ -53,6 +53,7 @@ OPTIONS = [  # after `lit-awm fit --config bear_populations`, with words of the 
     ("--seed_everything -1", "seed_everything must be between 0 and 4294967295, got -1"),
     ("--seed_everything x", "seed_everything must be .*whole number, got x"),
     (f"{DATA} nothing.Data", "module nothing, which is not installed"),
+    ("--model.policy_module.action_noise.decay 5", "error: decay must be above 0 and at most 1, got 5"),
     (f"{DATA}.num_env 3", "data.num_env is no argument of .*ExperienceDataModule. Did you mean 'num_envs'?"),
     (f"{DATA}.env bear_population", "env must name a system, got .* Did you mean 'bear_populations'?"),
     (f"{DATA}.env gym/Nothing-v0", "task of gymnasium, got 'gym/Nothing-v0'"),
