@@ -24,7 +24,7 @@ from lit_awm.analysis.runs import find_runs
 from lit_awm.checkpoints.files import write_atomically
 from lit_awm.envs import load_optimum, myriad
 from lit_awm.recipes import FAMILIES, UNTAUGHT, options_of
-from lit_awm.studies.executors import Executor, run_side_by_side
+from lit_awm.studies.executors import Executor, run_process, run_side_by_side
 
 SYSTEMS = [getattr(myriad, name).name for name in myriad.__all__]
 STEPS = 100  # of an episode, for which a budget of environment steps is stated
@@ -223,7 +223,7 @@ def _fit(job: Job, out: Path, episodes: int, options: Sequence[str]) -> Row:
     """Fit in a process of its own, or go on with that, and return the row."""
     command = job.command(out, episodes, options)
     with (job.folder(out) / "output.txt").open("ab") as output:
-        process = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=_environment(), check=False)
+        process = run_process(command, stdout=output, stderr=subprocess.STDOUT, env=_environment())
     if process.returncode != 0:
         raise RuntimeError(f"lit-awm fit has ended with status {process.returncode}")
     (run,) = find_runs([job.folder(out)])
@@ -251,7 +251,8 @@ def _refer(job: Job, out: Path) -> Row:
     if job.method == "receding":
         command = job.command(out, 0)
         with (job.folder(out) / "output.txt").open("ab") as output:
-            found = subprocess.run(command, stdout=subprocess.PIPE, stderr=output, check=True, env=_environment())
+            found = run_process(command, stdout=subprocess.PIPE, stderr=output, env=_environment())
+        found.check_returncode()
         cost = json.loads(found.stdout)["cost"]
     elif optimum is not None:
         costs = {"random": optimum.random_cost, "constant": optimum.constant_cost, "optimum": optimum.cost}

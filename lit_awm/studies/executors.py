@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from importlib.util import find_spec
+from types import FrameType
 from typing import Any, Literal, TypeVar
 
 Executor = Literal["local", "ray"]
 J = TypeVar("J")
 PATIENCE = 30  # seconds that runs on Ray are given to end when a study is stopped
+_processes = set[subprocess.Popen[bytes]]()  # that are at work
 
 
 def check_executor(executor: str) -> None:
@@ -37,14 +43,50 @@ def run_side_by_side(
     yield from (_on_ray if executor == "ray" else _here)(function, jobs, workers)
 
 
+def run_process(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """Run a command as ``subprocess.run`` does; where SIGTERM ends the study it ends the command too."""
+    with subprocess.Popen(command, **options) as process:
+        _processes.add(process)
+        try:
+            output, _ = process.communicate()
+        except BaseException:  # as where Ray stops it
+            process.kill()
+            raise
+        finally:
+            _processes.discard(process)
+    return subprocess.CompletedProcess(command, process.returncode, output)
+
+
+@contextmanager
+def _heeding_sigterm() -> Iterator[threading.Event]:
+    """Stop at SIGTERM, and tell that it has arrived."""
+    arrived = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # no other may handle signals
+        yield arrived
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        arrived.set()
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield arrived
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _here(function: Callable[[J], bool], jobs: Sequence[J], workers: int) -> Iterator[tuple[J, bool]]:
-    with ThreadPoolExecutor(workers) as pool:
+    with _heeding_sigterm() as arrived, ThreadPoolExecutor(workers) as pool:
         futures = {pool.submit(function, job): job for job in jobs}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
         except BaseException:  # as when the user stops it: begin no further run
             pool.shutdown(wait=False, cancel_futures=True)
+            if arrived.is_set():  # unlike Ctrl-C, it has reached us alone
+                for process in list(_processes):
+                    process.terminate()  # after saving
             raise
 
 

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import os
+import signal
+import sys
+import threading
 import time
 
 import pytest
 
 from lit_awm.studies import executors
-from lit_awm.studies.executors import check_executor, run_side_by_side
+from lit_awm.studies.executors import check_executor, run_process, run_side_by_side
 
 
 def is_even(job: int) -> bool:
@@ -27,6 +31,22 @@ def test_no_job_begins_after_a_stop() -> None:
     for _ in run_side_by_side(begin, range(100), workers=1):
         break  # as when the user stops it
     assert len(begun) < 100
+
+
+def test_sigterm_ends_the_processes_of_the_runs_and_begins_no_further_one() -> None:
+    statuses = []
+
+    def wait(job: int) -> bool:
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        statuses.append(run_process([sys.executable, "-c", "import time; time.sleep(60)"]).returncode)
+        return True
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stop:
+        list(run_side_by_side(wait, range(3), workers=1))
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert statuses == [-signal.SIGTERM]
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_ray_does_the_same() -> None:
