@@ -1,7 +1,8 @@
 """Settings of every method on a few systems, with the same effort: ``python benchmarks/tuning.py [--json]``.
 
-Each method has as many settings, its recipe's own among them, on the same systems, seeds and environment steps. The
-table says what each setting reaches, and what the search took. The same command again goes on where it was interrupted.
+Each method has as many settings, those of `lit-awm study` among them, on the same systems, seeds and environment steps.
+The table says what each setting reaches, and what the search took. The same command again goes on where it was
+interrupted.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from lit_awm.studies.benchmark import STEPS, Job, round_down, run_whole_study
 
 SYSTEMS = ("cancer_treatment", "harvest", "van_der_pol")
 EPISODES = round_down(5000)
-RECIPE = "recipe"
+RECIPE = "as studied"
+ONE_UPDATE = f"--data.agent_updates={STEPS}"
 GRIDS: dict[str, dict[str, list[str]]] = {
     "actions": {
         RECIPE: [],
@@ -31,10 +33,10 @@ GRIDS: dict[str, dict[str, list[str]]] = {
         "one turn": ["--data.turns=1"],
     },
     "sac": {
-        RECIPE: [],
-        "lr 3e-4": ["--model.optimizer.lr=3e-4"],
-        "discount 1": ["--model.discount=1.0"],
-        "two updates a step": ["--data.agent_updates=200"],
+        RECIPE: [],  # two updates a step
+        "one update a step": [ONE_UPDATE],
+        "one update a step, lr 3e-4": [ONE_UPDATE, "--model.optimizer.lr=3e-4"],
+        "one update a step, discount 1": [ONE_UPDATE, "--model.discount=1.0"],
     },
     "online_dt": {
         RECIPE: [],

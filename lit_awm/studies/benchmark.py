@@ -45,7 +45,7 @@ class Method(NamedTuple):
         trials: Episodes without noise after the updates.
         family: Of world models that it puts into the recipe, or None.
         options: Further options of the recipe.
-        is_paced: Whether it has as many updates as environment steps.
+        updates_per_step: Updates for each environment step; 0 for those of the recipe.
     """
 
     recipe: str
@@ -53,7 +53,7 @@ class Method(NamedTuple):
     trials: int = 0
     family: str | None = None
     options: Sequence[str] = ()
-    is_paced: bool = False
+    updates_per_step: int = 0
 
     def iterations(self, episodes: int) -> int:
         """Return how many outer iterations there are in some real episodes: one at least."""
@@ -77,7 +77,7 @@ class Method(NamedTuple):
 
 
 COMMON = "common"
-AGENTS = {"sac": Method("sac", 1, is_paced=True), "online_dt": Method("online_dt", 1)}
+AGENTS = {"sac": Method("sac", 1, updates_per_step=2), "online_dt": Method("online_dt", 1)}
 METHODS = {
     **{family: Method(COMMON, 3, 1, family) for family in FAMILIES},
     "actions_untaught": Method(COMMON, 3, 1, "actions", UNTAUGHT),  # no labelled trajectories, one turn an iteration
@@ -117,7 +117,8 @@ class Job(NamedTuple):
             *(f"--trainer.logger.save_dir={folder.parent}", f"--trainer.logger.name={folder.name}"),
         ]
         swap = [] if method.family is None else options_of(method.family, self.episode_length)
-        pace = [f"--data.agent_updates={num_envs * self.episode_length}"] if method.is_paced else []
+        updates = method.updates_per_step * num_envs * self.episode_length
+        pace = [f"--data.agent_updates={updates}"] if updates else []
         return [*CLI, *words, *pace, *swap, *method.options, *options]
 
 

@@ -56,7 +56,7 @@ def test_of_short_episodes_there_are_as_many_as_make_up_the_steps(length: int, l
         steps = length * (warmup + num_envs * (iterations - 1) + method.trials * iterations)
         assert least <= steps <= 5000
         assert warmup % num_envs == 0
-        assert words.get("--data.agent_updates") == (str(num_envs * length) if name == "sac" else None)
+        assert words.get("--data.agent_updates") == (str(2 * num_envs * length) if name == "sac" else None)
 
 
 def test_all_systems_of_the_testbed_are_studied() -> None:
