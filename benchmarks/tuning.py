@@ -23,23 +23,23 @@ from lit_awm.studies.benchmark import STEPS, Job, round_down, run_whole_study
 
 SYSTEMS = ("cancer_treatment", "harvest", "van_der_pol")
 EPISODES = round_down(5000)
-RECIPE = "as studied"
+AS_STUDIED = "as studied"
 ONE_UPDATE = f"--data.agent_updates={STEPS}"
 GRIDS: dict[str, dict[str, list[str]]] = {
     "actions": {
-        RECIPE: [],
+        AS_STUDIED: [],
         "policy lr 1e-3": ["--model.policy_module.optimizer.lr=1e-3"],
         "world model lr 3e-3": ["--model.world_model_module.optimizer.lr=3e-3"],
         "one turn": ["--data.turns=1"],
     },
     "sac": {
-        RECIPE: [],  # two updates a step
+        AS_STUDIED: [],  # two updates a step
         "one update a step": [ONE_UPDATE],
         "one update a step, lr 3e-4": [ONE_UPDATE, "--model.optimizer.lr=3e-4"],
         "one update a step, discount 1": [ONE_UPDATE, "--model.discount=1.0"],
     },
     "online_dt": {
-        RECIPE: [],
+        AS_STUDIED: [],
         "lr 1e-3": ["--model.optimizer.lr=1e-3"],
         "100 updates an episode": ["--data.agent_updates=100"],
         "context of 5 steps": ["--model.policy.context_length=5"],
