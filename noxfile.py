@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nox
 
-nox.options.sessions = ["lint", "types", "docs", "tests", "package"]
+nox.options.sessions = ["lint", "types", "docs", "tests", "program", "package"]
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = False  # of `versions`
 CONSTRAINTS = "--constraint=constraints.txt"
@@ -27,18 +27,25 @@ def tests(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "-n", "auto", "--doctest-modules", "tests", "lit_awm", *session.posargs)
 
 
+@nox.session
+def program(session: nox.Session) -> None:
+    """Run the tests of the program as its users run it: commands, studies, several processes, examples in the pages."""
+    install(session, "test")
+    session.run("python", "-m", "pytest", "-n", "auto", "-m", "program and not slow", "tests", *session.posargs)
+
+
 @nox.session(python=["3.10", "3.11", "3.12", "3.13"])
 def versions(session: nox.Session) -> None:
-    """Run the unit tests on every version of Python that is installed; `-- tests/models` runs some of them."""
+    """Run all tests but the slow ones on every Python that is installed; `-- tests/models` runs some of them."""
     install(session, "test")
-    session.run("python", "-m", "pytest", "-n", "auto", *(session.posargs or ["tests"]))
+    session.run("python", "-m", "pytest", "-n", "auto", "-m", "not slow", *(session.posargs or ["tests"]))
 
 
 @nox.session
 def lowest(session: nox.Session) -> None:
-    """Run the unit tests with the lowest versions that are allowed of all dependencies but PyTorch, and of `offline`.
+    """Run all tests but the slow ones with the lowest versions that are allowed.
 
-    The other extras' lowest versions exclude each other.
+    Of all dependencies but PyTorch, and of `offline`: the other extras' lowest versions exclude each other.
     """
     project = nox.project.load_toml("pyproject.toml")["project"]
     allowed = [*project["dependencies"], *project["optional-dependencies"]["offline"]]
@@ -47,7 +54,7 @@ def lowest(session: nox.Session) -> None:
         torch = [line for line in Path("constraints.txt").read_text().splitlines() if line.startswith("torch==")]
         print(*torch, *(pin for pin in pins if not pin.startswith("torch=")), sep="\n", file=constraints, flush=True)
         session.install("--constraint", constraints.name, "--editable", ".[test]")
-    session.run("python", "-m", "pytest", "-n", "auto", *(session.posargs or ["tests"]))
+    session.run("python", "-m", "pytest", "-n", "auto", "-m", "not slow", *(session.posargs or ["tests"]))
 
 
 @nox.session

@@ -8,6 +8,8 @@ import pytest
 
 from lit_awm.cli import main
 
+pytestmark = pytest.mark.program
+
 SIZES = {"horizons": "3,6", "batch": 2, "width": 8, "heads": 2, "layers": 1, "policy-width": 4, "repeats": 1}
 COMMAND = ["benchmark", "imagination", "--device=cpu", *(f"--{name}={value}" for name, value in SIZES.items())]
 PAGE = "before\n<!-- imagination: lit-awm benchmark imagination -->\nold\n<!-- end of imagination -->\nafter\n"

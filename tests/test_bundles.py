@@ -17,6 +17,8 @@ from lit_awm.cli import main
 from lit_awm.models import DeterministicPolicy, MarkovWorldModel, RewardModel
 from lit_awm.recipes import build, options_of
 
+pytestmark = pytest.mark.program
+
 LENGTH = 12
 SMALL = ["--config", "bear_populations", "--data.episode_length", str(LENGTH), "--data.num_envs", "1"]
 TINY = [*SMALL, "--data.warmup_episodes", "1", "--data.teacher_updates", "1", "--data.turns", "1"]

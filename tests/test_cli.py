@@ -26,6 +26,8 @@ from lit_awm.cli import BASES, main, recipes, resolve_recipes
 from lit_awm.envs import SYSTEMS, load_optimum
 from lit_awm.recipes import CONFIG_KEY, FAMILIES, build, fit, options_of
 
+pytestmark = pytest.mark.program
+
 SMALL = [
     *("--trainer.max_epochs", "2"),
     *("--data.episode_length", "50"),

@@ -12,6 +12,8 @@ import lit_awm
 from lit_awm.cli import main
 from lit_awm.data.formats import read_rows, to_trajectories
 
+pytestmark = pytest.mark.program
+
 SHORT = [f"--data.{phase}_updates=3" for phase in ("teacher", "world_model", "policy")]
 
 

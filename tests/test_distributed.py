@@ -19,6 +19,8 @@ from tensordict import TensorDict
 from lit_awm.distributed import check_ranks, check_strategy
 from tests.distributed_run import make_data, make_module
 
+pytestmark = pytest.mark.program
+
 SCRIPT = Path(__file__).parent / "distributed_run.py"
 Told = dict[str, Any]
 

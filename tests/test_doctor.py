@@ -10,6 +10,8 @@ import pytest
 
 from lit_awm.cli import main
 
+pytestmark = pytest.mark.program
+
 
 @pytest.fixture(autouse=True)
 def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

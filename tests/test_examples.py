@@ -15,6 +15,8 @@ from lit_awm import recipes
 from lit_awm.cli import main
 from lit_awm.envs import factory, make_env
 
+pytestmark = pytest.mark.program
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 

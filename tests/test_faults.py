@@ -19,6 +19,8 @@ from lit_awm.cli import main
 from lit_awm.envs.control import ControlEnv
 from lit_awm.modules import PolicyModule, WorldModelModule
 
+pytestmark = pytest.mark.program
+
 COMMAND = """fit --config bear_populations --resume --data.episode_length 10 --data.num_envs 1 --data.warmup_episodes 2
     --data.world_model_updates 2 --data.policy_updates 2 --model.world_model.backbone.hidden_dim 16
     --model.teacher null --data.turns 1 --trainer.accelerator cpu --trainer.max_epochs"""

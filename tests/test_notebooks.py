@@ -9,6 +9,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+pytestmark = pytest.mark.program
+
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 SHORT = {"ITERATIONS": 1, "HORIZON": 20, "STEPS": 10}
 FEW = "".join(f', "--data.{phase}_updates=3"' for phase in ("teacher", "world_model", "policy"))

@@ -12,6 +12,8 @@ from PIL import Image
 
 from lit_awm.cli import main
 
+pytestmark = pytest.mark.program
+
 SHORT = [*(f"--data.{phase}_updates=1" for phase in ("teacher", "world_model", "policy")), "--trainer.max_epochs=1"]
 FOLDER = "--trainer.logger.name=run"
 CHECKPOINT = "runs/run/version_0/checkpoints/last.ckpt"

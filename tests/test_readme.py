@@ -11,6 +11,8 @@ import pytest
 
 from lit_awm.cli import main
 
+pytestmark = pytest.mark.program
+
 COMMANDS = "fit|collect|oracle|gradients|landscape|reproduce|benchmark|study|report"  # whose words are checked
 ROOT = Path(__file__).parent.parent
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))}

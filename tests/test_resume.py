@@ -17,6 +17,8 @@ from lit_awm.data import ExperienceDataModule
 from lit_awm.models import ActionsWorldModel, CausalTransformer, DeterministicPolicy, MarkovWorldModel
 from lit_awm.modules import AlternatingModule, CosineRestarts, MuonAdam, PolicyModule, WorldModelModule
 
+pytestmark = pytest.mark.program
+
 PASSES, TURNS = 3, 2
 TEACHER_UPDATES, WORLD_MODEL_UPDATES, POLICY_UPDATES = 2, 4, 4
 SCHEDULES: dict[str, Callable[[], Callback]] = {

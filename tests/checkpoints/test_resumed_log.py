@@ -19,6 +19,8 @@ from lit_awm.cli import main
 from lit_awm.envs.simulators import PACKAGES
 from lit_awm.modules import AlternatingModule
 
+pytestmark = pytest.mark.program
+
 OPTIONS = """fit --config bear_populations --resume --trainer.max_epochs 2 --trainer.log_every_n_steps 2
     --data.episode_length 10 --data.num_envs 1 --data.warmup_episodes 2 --data.world_model_updates 2
     --data.teacher_updates 2 --data.policy_updates 3 --data.turns 2 --model.world_model.backbone.hidden_dim 16"""

@@ -24,6 +24,8 @@ from lit_awm.studies.benchmark import (
     run_study,
 )
 
+pytestmark = pytest.mark.program
+
 TINY = [
     *("--data.world_model_updates=1", "--data.policy_updates=1", "--data.agent_updates=1"),
     *("--model.policy.hidden_dim=8", "--trainer.enable_checkpointing=false"),
