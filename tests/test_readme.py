@@ -80,3 +80,27 @@ def test_every_script_is_there() -> None:
 def test_the_table_of_optima_is_that_of_the_file() -> None:
     script = runpy.run_path(str(ROOT / "benchmarks" / "draw_environments.py"))
     assert script["table"]() in PAGES["environments.md"]
+
+
+def test_the_tables_of_results_are_those_of_the_runs() -> None:
+    script = runpy.run_path(str(ROOT / "benchmarks" / "results.py"))
+    assert (
+        script["replace"](PAGES["results.md"], script["tables"](script["read"](script["FILE"]))) == PAGES["results.md"]
+    )
+
+
+def test_a_run_of_results_takes_the_place_of_an_older_one() -> None:
+    script = runpy.run_path(str(ROOT / "benchmarks" / "results.py"))
+    names = "method", "system", "episode_length", "seed", "regret"
+    old, new = (
+        [dict(zip(names, row, strict=True)) for row in rows]
+        for rows in (
+            [("sac", "harvest", "100", "0", "0.5"), ("actions", "harvest", "1000", "0", "0.1")],
+            [
+                ("sac", "harvest", "100", "0", "0.4"),
+                ("actions", "harvest", "200", "0", "0.2"),
+                ("random", "x", "9", "0", ""),
+            ],
+        )
+    )
+    assert script["merge"](old, new) == [new[1], old[1], new[0]]

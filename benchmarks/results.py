@@ -1,0 +1,146 @@
+"""Keep what studies came to, and make tables of it: ``python benchmarks/results.py [STUDY...]``.
+
+Takes the rows of folders of `lit-awm study` over into `docs/results/runs.csv`, each in place of an older row of the
+same method, system, length and seed, and writes the tables of `docs/results.md` anew, between their marks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from statistics import median
+
+from lit_awm.analysis.statistics import bootstrap, improvement
+from lit_awm.envs.factory import describe_options
+
+DOCS = Path(__file__).parent.parent / "docs"
+FILE, PAGE = DOCS / "results" / "runs.csv", DOCS / "results.md"
+MARKS = "<!-- {}: python benchmarks/results.py -->\n\n", "\n\n<!-- end of {} -->"
+OURS, OTHERS = "actions", ("sac", "online_dt", "receding")
+Row = dict[str, str]
+
+
+def read(path: Path) -> list[Row]:
+    """Return the rows of a table of runs.
+
+    Raises:
+        SystemExit: If there is no such file.
+    """
+    if not path.is_file():
+        raise SystemExit(f"{path} must be a file: `lit-awm study` writes it.")
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def write(rows: Sequence[Row], path: Path) -> None:
+    """Write a table of runs."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def merge(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
+    """Return all rows that have a score, in order; of two of the same run the new one."""
+    rows = {(row["method"], row["system"], int(row["episode_length"]), row["seed"]): row for row in [*old, *new]}
+    return [rows[key] for key in sorted(rows) if rows[key]["regret"]]
+
+
+def scores(rows: Sequence[Row], method: str, system: str, score: str = "regret") -> list[float]:
+    """Return the scores of a method on a system."""
+    found = [row[score] for row in rows if (row["method"], row["system"]) == (method, system)]
+    return [float(value) for value in found if value]
+
+
+def spread(values: Sequence[float]) -> str:
+    """Return the median, and if there are several values the lowest and the highest."""
+    low, middle, high = (f"{value:.2%}" for value in (min(values), median(values), max(values)))
+    return middle if len(values) == 1 else f"{middle} ({low} to {high})"
+
+
+def systems(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield the lines of the table of systems: regret of every method, and our gap."""
+    yield f"| system | `{OURS}`: regret | `{OURS}`: gap | " + " | ".join(f"`{name}`" for name in OTHERS) + " |"
+    yield "|---|---|---|" + "---|" * len(OTHERS)
+    for system in sorted({row["system"] for row in rows}):
+        columns = [scores(rows, OURS, system), scores(rows, OURS, system, "gap")]
+        columns += [scores(rows, name, system) for name in OTHERS]
+        yield f"| {system} | " + " | ".join(spread(values) if values else "" for values in columns) + " |"
+
+
+def means(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield the lines of the table of interquartile means over the systems that some methods share."""
+    yield f"| systems | method | runs of each | interquartile mean of regret | `{OURS}` costs less |"
+    yield "|---|---|---|---|---|"
+    for others in (OTHERS[:1], OTHERS[:2]):
+        methods = (OURS, *others)
+        shared = [s for s in sorted({row["system"] for row in rows}) if all(scores(rows, m, s) for m in methods)]
+        tables = {method: [scores(rows, method, system) for system in shared] for method in methods}
+        for method, table in tables.items():
+            counts = sorted({len(values) for values in table})
+            runs = " to ".join(map(str, counts[:: max(1, len(counts) - 1)]))
+            found, wins = bootstrap(table), improvement(tables[OURS], table)
+            interval = f"{found.estimate:.2%} ({found.low:.2%} to {found.high:.2%})"
+            chance = "" if method == OURS else f"{wins.estimate:.0%} ({wins.low:.0%} to {wins.high:.0%})"
+            yield f"| {len(shared)} | `{method}` | {runs} | {interval} | {chance} |"
+
+
+def lengths(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield the lines of the table of lengths: our regret where a system has been run with more than one."""
+    ours = [row for row in rows if row["method"] == OURS]
+    found = {(row["system"], int(row["episode_length"])) for row in ours}
+    several = sorted({system for system, _ in found if len([s for s, _ in found if s == system]) > 1})
+    columns = sorted({length for system, length in found if system in several})
+    yield "| regret | " + " | ".join(f"{length} steps" for length in columns) + " |"
+    yield "|---|" + "---|" * len(columns)
+    for system in several:
+        cells = [
+            scores([row for row in ours if int(row["episode_length"]) == length], OURS, system) for length in columns
+        ]
+        yield f"| {system} | " + " | ".join(spread(values) if values else "" for values in cells) + " |"
+
+
+def tables(rows: Sequence[Row]) -> dict[str, str]:
+    """Return the tables of the page by their names."""
+    own = [
+        row for row in rows if int(row["episode_length"]) == describe_options(row["system"])["episode_length"].default
+    ]
+    made: dict[str, tuple[Callable[[Sequence[Row]], Iterator[str]], list[Row]]] = {
+        "systems": (systems, own),
+        "means": (means, own),
+        "lengths": (lengths, list(rows)),
+    }
+    return {name: "\n".join(make(chosen)) for name, (make, chosen) in made.items()}
+
+
+def replace(page: str, made: dict[str, str]) -> str:
+    """Return a page with the tables between their marks.
+
+    Raises:
+        SystemExit: If a mark is missing.
+    """
+    for name, table in made.items():
+        first, last = (mark.format(name) for mark in MARKS)
+        if first not in page or last not in page:
+            raise SystemExit(f"{PAGE} must have the marks {first.strip()!r} and {last.strip()!r}.")
+        before, _, rest = page.partition(first)
+        page = before + first + table + last + rest.partition(last)[2]
+    return page
+
+
+def main() -> None:
+    """Parse the options, merge, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("studies", nargs="*", type=Path, help="folders of `lit-awm study` to take rows from")
+    folders = parser.parse_args().studies
+    rows = merge(read(FILE), [row for folder in folders for row in read(folder / "results.csv")])
+    write(rows, FILE)
+    made = tables(rows)
+    PAGE.write_text(replace(PAGE.read_text(encoding="utf-8"), made), encoding="utf-8")
+    print("\n\n".join(made.values()))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
