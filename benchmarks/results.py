@@ -2,6 +2,7 @@
 
 Takes the rows of folders of `lit-awm study` over into `docs/results/runs.csv`, each in place of an older row of the
 same method, system, length and seed, and writes the tables of `docs/results.md` anew, between their marks.
+Studies of other settings than those of the page (`--model.judge=false` and the like) do not belong there.
 """
 
 from __future__ import annotations
