@@ -13,6 +13,7 @@ nox.options.sessions = ["lint", "types", "docs", "tests", "program", "package"]
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_missing_interpreters = False  # of `versions`
 CONSTRAINTS = "--constraint=constraints.txt"
+PYTEST = ("python", "-m", "pytest", "-n", "auto", "--dist", "worksteal")  # some tests take minutes
 
 
 def install(session: nox.Session, extra: str) -> None:
@@ -24,21 +25,21 @@ def install(session: nox.Session, extra: str) -> None:
 def tests(session: nox.Session) -> None:
     """Run the unit tests and the examples in the docstrings."""
     install(session, "test")
-    session.run("python", "-m", "pytest", "-n", "auto", "--doctest-modules", "tests", "lit_awm", *session.posargs)
+    session.run(*PYTEST, "--doctest-modules", "tests", "lit_awm", *session.posargs)
 
 
 @nox.session
 def program(session: nox.Session) -> None:
     """Run the tests of the program as its users run it: commands, studies, several processes, examples in the pages."""
     install(session, "test")
-    session.run("python", "-m", "pytest", "-n", "auto", "-m", "program and not slow", "tests", *session.posargs)
+    session.run(*PYTEST, "-m", "program and not slow", "tests", *session.posargs)
 
 
 @nox.session(python=["3.10", "3.11", "3.12", "3.13"])
 def versions(session: nox.Session) -> None:
     """Run all tests but the slow ones on every Python that is installed; `-- tests/models` runs some of them."""
     install(session, "test")
-    session.run("python", "-m", "pytest", "-n", "auto", "-m", "not slow", *(session.posargs or ["tests"]))
+    session.run(*PYTEST, "-m", "not slow", *(session.posargs or ["tests"]))
 
 
 @nox.session
@@ -54,14 +55,14 @@ def lowest(session: nox.Session) -> None:
         torch = [line for line in Path("constraints.txt").read_text().splitlines() if line.startswith("torch==")]
         print(*torch, *(pin for pin in pins if not pin.startswith("torch=")), sep="\n", file=constraints, flush=True)
         session.install("--constraint", constraints.name, "--editable", ".[test]")
-    session.run("python", "-m", "pytest", "-n", "auto", "-m", "not slow", *(session.posargs or ["tests"]))
+    session.run(*PYTEST, "-m", "not slow", *(session.posargs or ["tests"]))
 
 
 @nox.session
 def slow(session: nox.Session) -> None:
     """Run the tests that learn for minutes."""
     install(session, "test")
-    session.run("python", "-m", "pytest", "-n", "auto", "-m", "slow", "tests", *session.posargs)
+    session.run(*PYTEST, "-m", "slow", "tests", *session.posargs)
 
 
 @nox.session
