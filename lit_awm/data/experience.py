@@ -71,8 +71,8 @@ class ExperienceDataModule(LightningDataModule):
         num_collectors: How many processes do; each has its share of ``num_envs``.
         trial: Whether an outer iteration of an ``AlternatingModule`` ends with one more episode, by the policy without
             noise, which counts and is learned from like the others, and after which a policy that has earned less than
-            another is replaced by that. All trials of a run have the same seed. It suits environments in which all
-            episodes begin alike and nothing happens by chance; agents are not tried.
+            another is replaced by that. It is as precise as evaluations are. All trials of a run have the same seed. It
+            suits environments in which all episodes begin alike and nothing happens by chance; agents are not tried.
         eval_episodes: Episodes of an evaluation, of all processes together; one is enough where all begin alike.
         seed: Seed of the environments in which experience is collected; that of the evaluation never changes.
 
@@ -127,7 +127,7 @@ class ExperienceDataModule(LightningDataModule):
         self.env = make_env(env, num_envs, **options)
         check_warmup(warmup_episodes, num_envs, self.round_length, capacity, episode_length if trial else 0)
         self.eval_env, self.eval_episodes = make_eval_env(env, eval_episodes, **options), eval_episodes
-        self.trial_env = make_env(env, 1, **options) if trial else None
+        self.trial_env = make_eval_env(env, 1, **options) if trial else None
         check_collector(collector, num_collectors, num_envs)
         self.collector_kind, self.num_collectors = collector, num_collectors
         self.optimum = load_optimum(env, **options)
@@ -276,7 +276,8 @@ class ExperienceDataModule(LightningDataModule):
         assert self.policy is not None
         before = self.buffer.collected
         tried = evaluate(self.trial_env, self.policy, None, self.seed)  # of all processes, so that it is equally long
-        episode = tried["episode"]
+        dtype = self.env.observation_spec["observation"].dtype  # of all that is recorded; trials may be more precise
+        episode = tried["episode"].apply(lambda entry: entry.to(dtype) if entry.is_floating_point() else entry)
         begins = episode["is_init"].flatten()
         episode[TRAJECTORY] = (-before - begins.cumsum(0)).reshape(episode.shape)  # numbers that no collector gives
         self._record(episode)

@@ -20,7 +20,7 @@ from lit_awm.models.continuation import while_it_goes_on
 from lit_awm.modules.bootstrap import ValueBootstrap
 from lit_awm.modules.frozen import Frozen
 from lit_awm.modules.optimization import build_optimizer, check_optimizer, default_optimizer, log_evaluation, prefixed
-from lit_awm.modules.schedules import Schedule
+from lit_awm.modules.schedules import Schedule, check_least, value_at
 from lit_awm.modules.warm_start import WarmStart
 
 
@@ -101,8 +101,7 @@ class PolicyModule(LightningModule):
         check_method(imagination, world_model, policy, policy_input_gradient, checkpoint, compile_decoding)
         check_at_least(0, tolerance=tolerance, disagreement_weight=disagreement_weight)
         check_count(0, refine=refine)
-        for name, value in (("action_noise", action_noise), ("entropy_weight", entropy_weight)):
-            check_at_least(0, **{name: value.least if isinstance(value, Schedule) else value})
+        check_least(0, action_noise=action_noise, entropy_weight=entropy_weight)
         if entropy_weight and not policy.is_stochastic:
             raise ValueError(
                 "entropy_weight must be 0 for a deterministic policy, got "
@@ -225,7 +224,7 @@ class PolicyModule(LightningModule):
         return loss, metrics
 
     def _now(self, value: float | Schedule) -> float:
-        return value(int(self.updates)) if isinstance(value, Schedule) else value
+        return value_at(value, int(self.updates))
 
     def draw_noise(self, initial: Tensor, horizon: int) -> Tensor | None:
         """Return noise ``(B, H, A)`` for the imagined actions, or None if there is to be none."""

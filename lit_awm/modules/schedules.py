@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lit_awm.checks import check_count, check_finite, check_share
+from lit_awm.checks import check_at_least, check_count, check_finite, check_share
 
 
 class CosineRestarts(LRScheduler):
@@ -131,3 +131,19 @@ class DecaySchedule:
 
 
 Schedule = LinearSchedule | DecaySchedule
+
+
+def value_at(value: float | Schedule, update: int) -> float:
+    """Return a number that may have a schedule, as it is in an update, counted from 0."""
+    return value(update) if isinstance(value, Schedule) else value
+
+
+def check_least(minimum: float, **values: float | Schedule) -> None:
+    """Reject numbers, and schedules of them, that are or come to be below a minimum, or are not finite.
+
+    Raises:
+        ValueError: If one is; the message names it.
+    """
+    check_at_least(
+        minimum, **{name: value.least if isinstance(value, Schedule) else value for name, value in values.items()}
+    )

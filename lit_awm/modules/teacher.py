@@ -17,6 +17,7 @@ from lit_awm.checks import check_at_least, check_count
 from lit_awm.models import MarkovWorldModel, Policy, WorldModel
 from lit_awm.models.continuation import while_it_goes_on
 from lit_awm.modules.optimization import default_optimizer
+from lit_awm.modules.schedules import Schedule, check_least, value_at
 from lit_awm.modules.world_model import WorldModelModule
 
 LABELLED_AT_ONCE = 10  # batches of trajectories, since to label one takes nearly as long
@@ -38,12 +39,13 @@ class TeacherModule(WorldModelModule):
         world_model: The teacher, a model that is fed back what it predicts.
         transitions: Steps that it is fitted to in an update, drawn from a batch of trajectories; none are left out
             where the batch has fewer.
-        noise: Largest standard deviation of the noise on actions; that of a trajectory is below it, and mostly small:
-            a square of what is drawn uniformly.
+        noise: Largest standard deviation of the noise on actions: a number, or a schedule over the batches that it has
+            added to, by which what it labels comes nearer to the policy as that settles. The noise of a trajectory is
+            below it, and mostly small: a square of what is drawn uniformly.
         mean_hold: Mean number of steps for which noise is held.
         twin_noise: Standard deviation of the noise between twins, which is turned round where it would leave the range
-            of actions; 0 for trajectories that have nothing to do with each other. A batch has twins if it has four
-            trajectories at least.
+            of actions: a number, or a schedule as above; 0 for trajectories that have nothing to do with each other. A
+            batch has twins if it has four trajectories at least.
         optimizer: Makes the optimizer from the parameters.
         scheduler: Makes the learning-rate schedule, stepped after every update.
 
@@ -58,9 +60,9 @@ class TeacherModule(WorldModelModule):
         self,
         world_model: WorldModel,
         transitions: int = 256,
-        noise: float = 0.5,
+        noise: float | Schedule = 0.5,
         mean_hold: float = 10.0,
-        twin_noise: float = 0.1,
+        twin_noise: float | Schedule = 0.1,
         optimizer: OptimizerCallable = default_optimizer,
         scheduler: LRSchedulerCallable | None = None,
     ) -> None:
@@ -71,10 +73,11 @@ class TeacherModule(WorldModelModule):
             )
         super().__init__(world_model, optimizer, scheduler)
         check_count(1, transitions=transitions)
-        check_at_least(0, noise=noise, twin_noise=twin_noise)
+        check_least(0, noise=noise, twin_noise=twin_noise)
         check_at_least(1, mean_hold=mean_hold)
         self.transitions, self.noise, self.mean_hold, self.twin_noise = transitions, noise, mean_hold, twin_noise
         self._labelled: list[TensorDict] = []
+        self._batches = 0  # that it has added to
 
     def loss_and_metrics(self, batch: TensorDict) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the mean squared error of single steps, in units of what the teacher predicts, and its parts."""
@@ -100,6 +103,7 @@ class TeacherModule(WorldModelModule):
         if not self._labelled:
             with torch.autocast(device.type, enabled=False):  # twins hardly differ
                 self._labelled = list(self._label(batch, policy).chunk(LABELLED_AT_ONCE))
+        self._batches += 1
         labelled = self._labelled.pop().to(device)
         is_twin = labelled.pop("is_twin")
         is_twin[0] = False  # of a trajectory in another batch
@@ -149,12 +153,13 @@ class TeacherModule(WorldModelModule):
     def _label(self, batch: TensorDict, policy: Policy) -> TensorDict:
         """Return ``(LABELLED_AT_ONCE * B, H)`` trajectories that the teacher imagines."""
         count, horizon = LABELLED_AT_ONCE * (len(batch) // 2), batch.shape[1]
-        alike = 2 if self.twin_noise else 1
+        twin_noise = value_at(self.twin_noise, self._batches)
+        alike = 2 if twin_noise else 1
         chosen = torch.randint(len(batch), (count // alike,))
         state, recorded = batch["observation"][chosen, 0], batch["action"][chosen]
         follows_policy = (torch.rand(len(chosen), 1) < FOLLOWING).to(state.device)
         noise = (self._draw_deviations(len(chosen)) * self._draw_noise(len(chosen), horizon)).to(state)
-        apart = self.twin_noise * self._draw_noise(len(chosen), horizon).to(state)
+        apart = twin_noise * self._draw_noise(len(chosen), horizon).to(state)
 
         def act(step: int, state: Tensor) -> Tensor:
             action = torch.where(follows_policy, policy.sample(state[: len(chosen)]), recorded[:, step])
@@ -193,7 +198,7 @@ class TeacherModule(WorldModelModule):
 
     def _draw_deviations(self, count: int) -> Tensor:
         """Return a standard deviation of the noise for each trajectory, ``(count, 1, 1)``."""
-        return self.noise * torch.rand(count, 1, 1).square()
+        return value_at(self.noise, self._batches) * torch.rand(count, 1, 1).square()
 
     def _draw_noise(self, count: int, horizon: int) -> Tensor:
         """Return unit normal noise ``(count, H, A)``, piecewise constant in time."""
@@ -205,12 +210,14 @@ class TeacherModule(WorldModelModule):
         return draws.gather(1, last.expand_as(draws))
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Return the trajectories that are to be served next, so that a resumed run goes on exactly."""
-        return {"labelled": [rows.flatten_keys(".").to_dict() for rows in self._labelled]}
+        """Return how far it is and the trajectories to be served next, so that a resumed run goes on exactly."""
+        labelled = [rows.flatten_keys(".").to_dict() for rows in self._labelled]
+        return {"labelled": labelled, "batches": self._batches}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore what ``get_extra_state`` returned."""
         self._labelled = [TensorDict(rows).auto_batch_size_(2).unflatten_keys(".") for rows in state["labelled"]]
+        self._batches = state.get("batches", 0)  # none in a checkpoint of a version without schedules
 
 
 def _with_mask(batch: TensorDict) -> TensorDict:

@@ -20,7 +20,7 @@ from lit_awm.models import (
     Policy,
     SimulatorWorldModel,
 )
-from lit_awm.modules import AlternatingModule, PolicyModule, TeacherModule, ValueBootstrap
+from lit_awm.modules import AlternatingModule, DecaySchedule, PolicyModule, TeacherModule, ValueBootstrap
 from lit_awm.modules.teacher import _move_within
 
 BATCH, HORIZON = 6, 8
@@ -93,6 +93,27 @@ def test_twins_have_the_same_beginning_and_nearly_the_same_actions() -> None:
     assert apart.max() < 0.5
     assert (apart > 0).all()
     assert second["action"].abs().max() <= 1
+
+
+def test_labels_come_nearer_to_the_policy_over_the_batches_and_go_on_so_when_resumed() -> None:
+    batch, policy = torch.cat([trajectories(), trajectories()]), make_policy()
+    options = {name: DecaySchedule(start, 0.1, period=4) for name, start in (("noise", 0.5), ("twin_noise", 0.1))}
+
+    def apart(teacher: TeacherModule) -> float:
+        teacher.forget()  # as after every update of it
+        torch.manual_seed(0)
+        mixed = teacher.add_to(batch, policy)
+        return float((mixed[7::2]["action"] - mixed[6::2]["action"]).square().mean().sqrt())
+
+    teacher = make_teacher(batch, **options)
+    distances = [apart(teacher) for _ in range(9)]
+    assert distances[:8] == [distances[0]] * 4 + [distances[4]] * 4
+    assert distances[4] == pytest.approx(distances[0] / 10, rel=0.3)  # some actions are at their bounds
+    assert distances[8] == pytest.approx(distances[4] / 10, rel=0.3)
+    assert teacher._draw_deviations(500).max() == pytest.approx(0.5 / 100, rel=0.05)
+    resumed = make_teacher(batch, **options)
+    resumed.load_state_dict(teacher.state_dict())
+    assert apart(resumed) == distances[8]
 
 
 def test_noise_between_twins_turns_round_at_the_bounds() -> None:
@@ -259,6 +280,7 @@ def test_where_a_critic_stands_for_what_follows_the_teacher_judges_by_a_horizon_
     [
         ({"noise": -1.0}, "noise must be at least 0, got -1"),
         ({"twin_noise": -0.1}, "twin_noise must be at least 0, got -0.1"),
+        ({"noise": DecaySchedule(-0.5, 0.8, 300)}, "noise must be at least 0, got -0.5"),
         ({"mean_hold": 0.5}, "mean_hold must be at least 1, got 0.5"),
         ({"transitions": 0}, "transitions must be .*1.*, got 0"),
     ],
