@@ -7,8 +7,8 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from lit_awm.data import ExperienceDataModule
-from lit_awm.models import ActionsWorldModel, CausalTransformer
+from lit_awm.data import ExperienceDataModule, evaluate
+from lit_awm.models import ActionsWorldModel, CausalTransformer, DeterministicPolicy, MarkovWorldModel
 from lit_awm.modules import SACModule, WorldModelModule
 
 SMALL: dict[str, Any] = {
@@ -44,6 +44,22 @@ def test_sizes_are_those_of_the_environment() -> None:
 def test_the_warm_up_comes_first_then_one_round_at_a_time(collected: ExperienceDataModule) -> None:
     assert collected.env_steps == (4 + 2 + 2) * 10
     assert len(collected.buffer) == collected.env_steps
+
+
+def test_a_trial_is_as_precise_as_an_evaluation_and_recorded_as_others_are(
+    make_trainer: Callable[..., Trainer],
+) -> None:
+    data = ExperienceDataModule("glucose", trial=True, **SMALL)  # whose cost controls hardly change
+    trainer = make_trainer(max_epochs=1)
+    trainer.strategy.connect(WorldModelModule(MarkovWorldModel(data.state_dim, data.action_dim)))
+    data.trainer = trainer
+    data.setup("fit")
+    data.collect()
+    data.policy = DeterministicPolicy(data.state_dim, data.action_dim)
+    earned = data.try_policy()
+    assert earned == evaluate(data.eval_env, data.policy, None)["return"].mean()
+    assert data.env_steps == (4 + 1) * 10
+    assert {entry.dtype for entry in data.buffer[:].values(True, True) if entry.is_floating_point()} == {torch.float32}
 
 
 def test_slices_are_consecutive_steps_of_one_episode(collected: ExperienceDataModule) -> None:
