@@ -49,8 +49,8 @@ class AlternatingModule(LightningModule):
             None for none. A simulator, which learns nothing, has none.
         teacher_module: Makes the module that fits the teacher.
         judge: Whether a pass ends with the policy, of those at the ends of its turns, that earns most as the teacher
-            imagines it. Otherwise, or without a teacher, or with a bootstrap but no ``judge_horizon``, it ends with the
-            last one.
+            imagines it; not with the one that it begins with, if a trial has told what that earns. Otherwise, or
+            without a teacher, or with a bootstrap but no ``judge_horizon``, it ends with the last one.
         judge_horizon: Number of steps that the teacher imagines to judge, for example an episode; None for the policy's
             horizon.
         reward: Makes, from ``S`` and ``A``, what learns the reward as a function of state, action and next state, for
@@ -225,8 +225,8 @@ class AlternatingModule(LightningModule):
             self.policy.forget()
             if self.teacher is not None and self.teacher.has_learned:  # as always but in a dry run of two batches
                 batch = self.teacher.add_to(batch, self.policy.policy)
-        elif phase != self._last_phase and self._judge is not None:  # a turn begins
-            self._candidates.add(self.policy.policy)
+        elif phase != self._last_phase:  # a turn begins
+            self._keep_candidate()
         self._last_phase = phase
         if phase in self.optimized_phases:
             optimizers = self.optimizers()
@@ -264,6 +264,11 @@ class AlternatingModule(LightningModule):
         if not self.judge or not sees_enough or self.teacher is None or not self.teacher.has_learned:
             return None
         return self.teacher
+
+    def _keep_candidate(self) -> None:
+        """Keep the policy for the judge, but for the champion, another trial of which would tell nothing."""
+        if self._judge is not None and not self._champion.is_same_as(self.policy.policy):
+            self._candidates.add(self.policy.policy)
 
     def _choose_policy(self, batch: TensorDict) -> dict[str, Tensor]:
         """Let the teacher choose a policy at the end of a pass."""

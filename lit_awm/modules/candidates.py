@@ -96,6 +96,10 @@ class Champion:
             _load(policy, self._copy)
         return {"trial_return": earned, "best_return": self.earned}
 
+    def is_same_as(self, policy: Policy) -> bool:
+        """Tell whether a policy is the champion, so that it is known what it earns."""
+        return bool(self._copy) and all(value.equal(self._copy[name].to(value)) for name, value in _state(policy))
+
     def state_dict(self) -> dict[str, Any]:
         """Return the policy and what it has earned."""
         return {"earned": self.earned, "copy": self._copy}

@@ -92,6 +92,14 @@ def test_a_policy_that_earns_less_gives_way_to_the_champion_and_one_that_earns_a
     assert all(parameter.eq(3.0).all() for parameter in policy.parameters())
 
 
+def test_a_champion_is_told_from_others_and_there_is_none_at_first() -> None:
+    policy, champion = make_policy(1.0), Champion()
+    assert not champion.is_same_as(policy)
+    champion.meet(policy, torch.tensor(-5.0))
+    assert champion.is_same_as(policy)
+    assert not champion.is_same_as(set_and_return(policy, 2.0))
+
+
 def set_and_return(policy: Policy, bias: float) -> Policy:
     set_bias(policy, bias)
     return policy

@@ -178,7 +178,7 @@ def test_what_has_been_labelled_is_saved_and_dropped_when_the_teacher_changes() 
 
 
 def make_run(
-    judge: bool = True, judge_horizon: int | None = None, **policy_options: Any
+    judge: bool = True, judge_horizon: int | None = None, trial: bool = False, **policy_options: Any
 ) -> tuple[AlternatingModule, ExperienceDataModule]:
     data = ExperienceDataModule(
         "bioreactor",
@@ -189,6 +189,7 @@ def make_run(
         teacher_updates=4,
         world_model_updates=4,
         policy_updates=2,
+        trial=trial,
     )
     module = AlternatingModule(
         data.state_dim,
@@ -273,6 +274,32 @@ def test_where_a_critic_stands_for_what_follows_the_teacher_judges_by_a_horizon_
     trainer.fit(module, data)
     assert horizons == [10] * 3  # the policies at the beginnings of two turns, and at the end
     assert trainer.callback_metrics["policy/judged_gain"] >= 0
+
+
+@pytest.mark.parametrize("trial", [True, False])
+def test_a_policy_whose_trial_has_been_is_not_chosen_for_another(
+    trial: bool, make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The judge likes the first that it is shown: with trials that of the second turn, or else that of the first."""
+    shown: list[Tensor] = []
+
+    def like_the_first(self: TeacherModule, initial_state: Tensor, horizon: int, policy: Policy, **_: Any) -> Tensor:
+        shown.append(torch.nn.utils.parameters_to_vector(policy.parameters()))
+        return torch.full((len(initial_state),), -float(len(shown)))
+
+    class Beginnings(Callback):
+        def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
+            begun.append(torch.nn.utils.parameters_to_vector(pl_module.policy.policy.parameters()))
+
+    begun: list[Tensor] = []
+    monkeypatch.setattr(TeacherModule, "judge", like_the_first)
+    module, data = make_run(trial=trial)
+    make_trainer(max_epochs=3, callbacks=[Beginnings()]).fit(module, data)
+    assert len(shown) == (3 + 2 + 2 if trial else 3 * 3)  # in the first pass there has been no trial
+    if trial:
+        assert not any(torch.equal(shown[3], policy) for policy in begun)
+    else:
+        assert torch.equal(shown[3], begun[1])
 
 
 @pytest.mark.parametrize(
