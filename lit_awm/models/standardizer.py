@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-ROUNDING = 1e-5  # of the largest value of a sequence, below which a difference in single precision may be rounding
+ROUNDING = 2e-6  # of the largest value of a sequence, below which a difference in single precision may be rounding
 COLLAPSED = 1e-6  # of the spread at an earlier step, below which all sequences are at the same place
 LEAST_SHARE = 1e-8  # of the spread over all steps, that of a step counts as
 TAIL = 8  # one in how many sequences is set aside where it would decide

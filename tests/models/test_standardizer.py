@@ -75,6 +75,20 @@ def test_what_stays_as_it_began_hardly_moves_and_counts_by_how_it_varies_between
     assert model.error_scale[1] > 0.1
 
 
+def test_what_actions_do_counts_however_little_but_rounding_does_not() -> None:
+    """As in glucose, where random controls move a state by a hundred-thousandth of what it is."""
+    common, moved = torch.linspace(0.75, 0.6, 101).view(1, -1, 1), torch.linspace(0, 1, 101).view(1, -1, 1)
+    scaler = DriftStandardizer(1)
+    scaler.fit(common + 1e-5 * torch.linspace(-1, 1, 12).view(-1, 1, 1) * moved)
+    assert scaler.spread < 1e-5
+    state, states = 0.75 + 1e-7 * torch.arange(12.0), []
+    for _ in range(1001):
+        states.append(state)
+        state = 0.9997 * state
+    scaler.fit(torch.stack(states, dim=1).unsqueeze(-1))
+    assert scaler.spread > 0.01  # that of the states: all fall alike
+
+
 def test_one_sequence_tells_how_far_states_drift_and_nothing_about_actions() -> None:
     scaler = DriftStandardizer(1)
     rows = torch.linspace(0, 3, 4).reshape(1, 4, 1)
