@@ -16,6 +16,7 @@ import yaml
 from lit_awm.checkpoints import RECIPE, flatten
 
 LOG = "metrics.csv"
+SCORES = {"env_steps": "env_steps"} | {f"eval/{name}": name for name in ("cost", "regret", "gap", "target_error")}
 LENGTHS = ("horizon", "length", "agent_updates")  # ends of settings that may be the length of an episode
 OF_TASK = ("data.init_args.env", "data.init_args.env_options", "data.init_args.episode_length")
 OF_RUN = (
@@ -40,7 +41,8 @@ class Run:
         episode_length: Steps of an episode.
         seed: Of everything that is random.
         settings: The recipe by the names of its settings, without those of the task and of the run itself.
-        evaluations: Of each one ``env_steps``, ``cost``, and where the optimum is known ``regret`` and ``gap``.
+        evaluations: Of each one ``env_steps``, ``cost``, where the optimum is known ``regret`` and ``gap``, and
+            ``target_error`` where there is an end state.
         gradient_norms: Environment steps at the evaluation that follows, and norm of the gradient: of the policy in a
             world model, or of all that an agent without one trains. Of every row of the log that has one.
         seconds: Training time; NaN where it was not logged.
@@ -142,9 +144,8 @@ def read_run(folder: Path) -> Run | None:
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder} must hold a run of a recipe with an environment: {error!r}") from error
     settings = {name: str(value) for name, value in flatten(trees) if not name.startswith((*OF_TASK, *OF_RUN))}
-    names = {"env_steps": "env_steps", "eval/cost": "cost", "eval/regret": "regret", "eval/gap": "gap"}
     evaluations = [
-        {short: row[name] for name, short in names.items() if name in row}
+        {short: row[name] for name, short in SCORES.items() if name in row}
         for row in rows
         if "eval/cost" in row and "env_steps" in row
     ]

@@ -53,6 +53,13 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_by_how_much_an_end_state_is_missed_is_read_where_there_is_one(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, SAC, "cartpole", 0, [0.9])
+    (folder / "metrics.csv").write_text("env_steps,eval/cost,eval/target_error\n400,9,0.3\n800,8,0.2\n1200,7,\n")
+    (run,) = find_runs([tmp_path])
+    assert [each.get("target_error") for each in run.evaluations] == [0.3, 0.2, None]
+
+
 def test_runs_are_named_after_their_model_and_told_apart_by_their_settings(root: Path) -> None:
     runs = find_runs([root])
     assert len(runs) == 18
