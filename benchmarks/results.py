@@ -51,7 +51,7 @@ def merge(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
 
 def scores(rows: Sequence[Row], method: str, system: str, score: str = "regret") -> list[float]:
     """Return the scores of a method on a system."""
-    found = [row[score] for row in rows if (row["method"], row["system"]) == (method, system)]
+    found = [row.get(score) for row in rows if (row["method"], row["system"]) == (method, system)]
     return [float(value) for value in found if value]
 
 
@@ -103,6 +103,17 @@ def lengths(rows: Sequence[Row]) -> Iterator[str]:
         yield f"| {system} | " + " | ".join(spread(values) if values else "" for values in cells) + " |"
 
 
+def ends(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield the lines of the table of end states: by how much they are missed, where that is known."""
+    known = [row for row in rows if row.get("target_error")]
+    methods = [name for name in (OURS, *OTHERS) if any(row["method"] == name for row in known)]
+    yield "| system | " + " | ".join(f"`{name}`" for name in methods) + " |"
+    yield "|---|" + "---|" * len(methods)
+    for system in sorted({row["system"] for row in known}):
+        cells = [scores(known, name, system, "target_error") for name in methods]
+        yield f"| {system} | " + " | ".join(spread(values) if values else "" for values in cells) + " |"
+
+
 def tables(rows: Sequence[Row]) -> dict[str, str]:
     """Return the tables of the page by their names."""
     own = [
@@ -111,6 +122,7 @@ def tables(rows: Sequence[Row]) -> dict[str, str]:
     made: dict[str, tuple[Callable[[Sequence[Row]], Iterator[str]], list[Row]]] = {
         "systems": (systems, own),
         "means": (means, own),
+        "ends": (ends, own),
         "lengths": (lengths, list(rows)),
     }
     return {name: "\n".join(make(chosen)) for name, (make, chosen) in made.items()}

@@ -104,3 +104,22 @@ def test_a_run_of_results_takes_the_place_of_an_older_one() -> None:
         )
     )
     assert script["merge"](old, new) == [new[1], old[1], new[0]]
+
+
+def test_end_states_are_told_of_the_systems_that_have_one() -> None:
+    script = runpy.run_path(str(ROOT / "benchmarks" / "results.py"))
+    names = "method", "system", "episode_length", "seed", "regret", "target_error"
+    rows = [
+        dict(zip(names, row, strict=True))
+        for row in (
+            ("actions", "cartpole", "100", "0", "0.1", "0.01"),
+            ("actions", "cartpole", "100", "1", "0.1", "0.03"),
+            ("actions", "harvest", "100", "0", "0.1", ""),
+            ("sac", "cartpole", "100", "0", "0.9", ""),
+        )
+    ]
+    assert list(script["ends"](rows)) == [
+        "| system | `actions` |",
+        "|---|---|",
+        "| cartpole | 2.00% (1.00% to 3.00%) |",
+    ]
