@@ -61,14 +61,18 @@ def spread(values: Sequence[float]) -> str:
     return middle if len(values) == 1 else f"{middle} ({low} to {high})"
 
 
+def as_line(name: str, columns: Sequence[Sequence[float]]) -> str:
+    """Return a line of a table: what it is of, and the spread of the scores in each column, if there are any."""
+    return f"| {name} | " + " | ".join(spread(values) if values else "" for values in columns) + " |"
+
+
 def systems(rows: Sequence[Row]) -> Iterator[str]:
     """Yield the lines of the table of systems: regret of every method, and our gap."""
     yield f"| system | `{OURS}`: regret | `{OURS}`: gap | " + " | ".join(f"`{name}`" for name in OTHERS) + " |"
     yield "|---|---|---|" + "---|" * len(OTHERS)
     for system in sorted({row["system"] for row in rows}):
         columns = [scores(rows, OURS, system), scores(rows, OURS, system, "gap")]
-        columns += [scores(rows, name, system) for name in OTHERS]
-        yield f"| {system} | " + " | ".join(spread(values) if values else "" for values in columns) + " |"
+        yield as_line(system, columns + [scores(rows, name, system) for name in OTHERS])
 
 
 def means(rows: Sequence[Row]) -> Iterator[str]:
@@ -100,7 +104,7 @@ def lengths(rows: Sequence[Row]) -> Iterator[str]:
         cells = [
             scores([row for row in ours if int(row["episode_length"]) == length], OURS, system) for length in columns
         ]
-        yield f"| {system} | " + " | ".join(spread(values) if values else "" for values in cells) + " |"
+        yield as_line(system, cells)
 
 
 def ends(rows: Sequence[Row]) -> Iterator[str]:
@@ -110,8 +114,7 @@ def ends(rows: Sequence[Row]) -> Iterator[str]:
     yield "| system | " + " | ".join(f"`{name}`" for name in methods) + " |"
     yield "|---|" + "---|" * len(methods)
     for system in sorted({row["system"] for row in known}):
-        cells = [scores(known, name, system, "target_error") for name in methods]
-        yield f"| {system} | " + " | ".join(spread(values) if values else "" for values in cells) + " |"
+        yield as_line(system, [scores(known, name, system, "target_error") for name in methods])
 
 
 def tables(rows: Sequence[Row]) -> dict[str, str]:

@@ -16,7 +16,7 @@ import yaml
 from lit_awm.checkpoints import RECIPE, flatten
 
 LOG = "metrics.csv"
-SCORES = {"env_steps": "env_steps"} | {f"eval/{name}": name for name in ("cost", "regret", "gap", "target_error")}
+EVALUATED = {"env_steps": "env_steps"} | {f"eval/{name}": name for name in ("cost", "regret", "gap", "target_error")}
 LENGTHS = ("horizon", "length", "agent_updates")  # ends of settings that may be the length of an episode
 OF_TASK = ("data.init_args.env", "data.init_args.env_options", "data.init_args.episode_length")
 OF_RUN = (
@@ -145,7 +145,7 @@ def read_run(folder: Path) -> Run | None:
         raise ValueError(f"{folder} must hold a run of a recipe with an environment: {error!r}") from error
     settings = {name: str(value) for name, value in flatten(trees) if not name.startswith((*OF_TASK, *OF_RUN))}
     evaluations = [
-        {short: row[name] for name, short in SCORES.items() if name in row}
+        {short: row[name] for name, short in EVALUATED.items() if name in row}
         for row in rows
         if "eval/cost" in row and "env_steps" in row
     ]
