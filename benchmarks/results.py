@@ -13,8 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
+import torch
+
 from lit_awm.analysis.statistics import bootstrap, improvement
-from lit_awm.envs.factory import describe_options
+from lit_awm.envs import load_optimum
+from lit_awm.envs.factory import describe_options, make_system
 
 DOCS = Path(__file__).parent.parent / "docs"
 FILE, PAGE = DOCS / "results" / "runs.csv", DOCS / "results.md"
@@ -111,10 +114,21 @@ def ends(rows: Sequence[Row]) -> Iterator[str]:
     """Yield the lines of the table of end states: by how much they are missed, where that is known."""
     known = [row for row in rows if row.get("target_error")]
     methods = [name for name in (OURS, *OTHERS) if any(row["method"] == name for row in known)]
-    yield "| system | " + " | ".join(f"`{name}`" for name in methods) + " |"
-    yield "|---|" + "---|" * len(methods)
+    yield "| system | optimum | " + " | ".join(f"`{name}`" for name in methods) + " |"
+    yield "|---|---|" + "---|" * len(methods)
     for system in sorted({row["system"] for row in known}):
-        yield as_line(system, [scores(known, name, system, "target_error") for name in methods])
+        columns = [scores(known, name, system, "target_error") for name in methods]
+        yield as_line(system, [[optimal_end(system)], *columns])
+
+
+def optimal_end(system: str) -> float:
+    """Return by how much the stored optimum of a system misses its end state."""
+    optimum, env = load_optimum(system), make_system(system)
+    assert optimum is not None, f"{system} has runs with a regret, hence an optimum"
+    states, _ = env.unroll(torch.tensor(optimum.controls, dtype=torch.float64))
+    error = env.target_error(states[-1])
+    assert error is not None, f"{system} has runs that miss an end state, hence one"
+    return error.item()
 
 
 def tables(rows: Sequence[Row]) -> dict[str, str]:

@@ -119,7 +119,7 @@ def test_end_states_are_told_of_the_systems_that_have_one() -> None:
         )
     ]
     assert list(script["ends"](rows)) == [
-        "| system | `actions` |",
-        "|---|---|",
-        "| cartpole | 2.00% (1.00% to 3.00%) |",
+        "| system | optimum | `actions` |",
+        "|---|---|---|",
+        "| cartpole | 0.20% | 2.00% (1.00% to 3.00%) |",
     ]
