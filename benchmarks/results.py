@@ -2,13 +2,14 @@
 
 Takes the rows of folders of `lit-awm study` over into `docs/results/runs.csv`, each in place of an older row of the
 same method, system, length and seed, and writes the tables of `docs/results.md` anew, between their marks.
-Studies of other settings than those of the page (`--model.judge=false` and the like) do not belong there.
+Studies with further options (`--model.judge=false` and the like) do not belong there, and are refused.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
@@ -36,6 +37,19 @@ def read(path: Path) -> list[Row]:
         raise SystemExit(f"{path} must be a file: `lit-awm study` writes it.")
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def read_study(folder: Path) -> list[Row]:
+    """Return the rows of a study of the recipes as they are.
+
+    Raises:
+        SystemExit: If there are none, or it is one of other settings.
+    """
+    rows = read(folder / "results.csv")
+    options = json.loads((folder / "study.json").read_text(encoding="utf-8"))["options"]
+    if options:
+        raise SystemExit(f"{folder} must be a study of the recipes as they are, got one with {' '.join(options)}.")
+    return rows
 
 
 def write(rows: Sequence[Row], path: Path) -> None:
@@ -165,7 +179,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("studies", nargs="*", type=Path, help="folders of `lit-awm study` to take rows from")
     folders = parser.parse_args().studies
-    rows = merge(read(FILE), [row for folder in folders for row in read(folder / "results.csv")])
+    rows = merge(read(FILE), [row for folder in folders for row in read_study(folder)])
     write(rows, FILE)
     made = tables(rows)
     PAGE.write_text(replace(PAGE.read_text(encoding="utf-8"), made), encoding="utf-8")

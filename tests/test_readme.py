@@ -106,6 +106,16 @@ def test_a_run_of_results_takes_the_place_of_an_older_one() -> None:
     assert script["merge"](old, new) == [new[1], old[1], new[0]]
 
 
+def test_a_study_with_other_settings_is_no_part_of_the_results(tmp_path: Path) -> None:
+    script = runpy.run_path(str(ROOT / "benchmarks" / "results.py"))
+    (tmp_path / "results.csv").write_text("method,system\nactions,harvest\n")
+    (tmp_path / "study.json").write_text('{"options": []}')
+    assert script["read_study"](tmp_path) == [{"method": "actions", "system": "harvest"}]
+    (tmp_path / "study.json").write_text('{"options": ["--model.judge=false"]}')
+    with pytest.raises(SystemExit, match="recipes as they are, got one with --model.judge=false"):
+        script["read_study"](tmp_path)
+
+
 def test_end_states_are_told_of_the_systems_that_have_one() -> None:
     script = runpy.run_path(str(ROOT / "benchmarks" / "results.py"))
     names = "method", "system", "episode_length", "seed", "regret", "target_error"

@@ -41,7 +41,7 @@ class CosineRestarts(LRScheduler):
         over: int = 1,
         last_epoch: int = -1,
     ) -> None:
-        check_count(period=period, over=over)
+        _check_steps(period, over)
         if not 0 <= warmup < 1:
             raise ValueError(f"warmup must be a share of the period, at least 0 and below 1, got {warmup}.")
         check_share(decay=decay)
@@ -115,7 +115,7 @@ class DecaySchedule:
     """
 
     def __init__(self, start: float, decay: float, period: int, over: int = 1) -> None:
-        check_count(period=period, over=over)
+        _check_steps(period, over)
         check_share(decay=decay)
         check_finite(start=start)
         self.start, self.decay, self.period, self.over = start, decay, period, over
@@ -136,6 +136,15 @@ Schedule = LinearSchedule | DecaySchedule
 def value_at(value: float | Schedule, update: int) -> float:
     """Return a number that may have a schedule, as it is in an update, counted from 0."""
     return value(update) if isinstance(value, Schedule) else value
+
+
+def _check_steps(period: int, over: int) -> None:
+    check_count(period=period)
+    try:
+        check_count(over=over)
+    except ValueError as error:
+        hint = "Where a recipe takes it from `trainer.max_epochs`, as `gym` does, give that a number of iterations."
+        raise ValueError(f"{error} {hint}") from None
 
 
 def check_least(minimum: float, **values: float | Schedule) -> None:
