@@ -48,8 +48,8 @@ def _page(name: str, text: str) -> str:
     ]
     if reached := _row_of(name, "docs/results.md"):
         told = (
-            "Of `actions`, the method of this package, the median (lowest to highest) over three seeds; of the others "
-            "regret, and in brackets gap. See [the results](../results.md) for what is compared."
+            "Median (lowest to highest) over seeds; `actions` is the method of this package. See [the "
+            "results](../results.md) for what is compared."
         )
         parts += ["## What methods reach", reached, told]
     return "\n\n".join([*parts, "## Parameters", f"::: {_class(name)}", ""])
