@@ -53,9 +53,10 @@ def read_study(folder: Path) -> list[Row]:
 
 
 def write(rows: Sequence[Row], path: Path) -> None:
-    """Write a table of runs."""
+    """Write a table of runs in place of an older one, whose columns come first."""
+    names = list(dict.fromkeys(name for row in [*read(path), *rows] for name in row))
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+        writer = csv.DictWriter(file, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 
