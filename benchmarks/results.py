@@ -45,9 +45,10 @@ def read_study(folder: Path) -> list[Row]:
     Raises:
         SystemExit: If there are none, or it is one of other settings.
     """
-    rows = read(folder / "results.csv")
-    options = json.loads((folder / "study.json").read_text(encoding="utf-8"))["options"]
-    if options:
+    rows, settings = read(folder / "results.csv"), folder / "study.json"
+    if not settings.is_file():
+        raise SystemExit(f"{settings} must be a file, which tells of the settings: `lit-awm study` writes it.")
+    if options := json.loads(settings.read_text(encoding="utf-8"))["options"]:
         raise SystemExit(f"{folder} must be a study of the recipes as they are, got one with {' '.join(options)}.")
     return rows
 

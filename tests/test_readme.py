@@ -109,6 +109,8 @@ def test_a_run_of_results_takes_the_place_of_an_older_one() -> None:
 def test_a_study_with_other_settings_is_no_part_of_the_results(tmp_path: Path) -> None:
     script = runpy.run_path(str(ROOT / "benchmarks" / "results.py"))
     (tmp_path / "results.csv").write_text("method,system\nactions,harvest\n")
+    with pytest.raises(SystemExit, match=r"study\.json must be a file"):
+        script["read_study"](tmp_path)
     (tmp_path / "study.json").write_text('{"options": []}')
     assert script["read_study"](tmp_path) == [{"method": "actions", "system": "harvest"}]
     (tmp_path / "study.json").write_text('{"options": ["--model.judge=false"]}')
