@@ -41,8 +41,8 @@ GRIDS: dict[str, dict[str, list[str]]] = {
     "online_dt": {
         AS_STUDIED: [],
         "lr 1e-3": ["--model.optimizer.lr=1e-3"],
-        "100 updates an episode": ["--data.agent_updates=100"],
-        "context of 5 steps": ["--model.policy.context_length=5"],
+        "lr 1e-3, 100 updates an episode": ["--model.optimizer.lr=1e-3", "--data.agent_updates=100"],
+        "lr 1e-3, context of 5 steps": ["--model.optimizer.lr=1e-3", "--model.policy.context_length=5"],
     },
 }
 

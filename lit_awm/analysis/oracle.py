@@ -40,6 +40,8 @@ class Solution:
         costs: The cost found from each start, in rising order; their spread tells how hard the problem is.
         violation: The largest violation of a constraint, in units of its scale; 0 where there is none.
         time_s: Wall time.
+        target_error: By how much the end state is missed, as a share of the width of the state's bounds; None where
+            there is none.
     """
 
     cost: float
@@ -47,6 +49,7 @@ class Solution:
     costs: list[float]
     violation: float
     time_s: float
+    target_error: float | None
 
 
 def solve(
@@ -211,7 +214,8 @@ class _Descent:
         controls = torch.from_numpy(self._controls(shares))
         cost = shooting.costs(controls.unsqueeze(0)).item()
         cost -= shooting.target_cost(controls.numpy()) if shooting.exact_target else 0.0  # which rounding left
-        return Solution(cost, controls, [cost], violation, time.perf_counter() - begin)
+        error = shooting.target_error(controls.numpy())
+        return Solution(cost, controls, [cost], violation, time.perf_counter() - begin, error)
 
     def _constrain(self, shares: Array) -> tuple[Array, float]:
         """Descend in rounds that press harder and harder against the constraints; return their violation too."""

@@ -18,6 +18,9 @@ from lit_awm.envs import ControlEnv, OdeEnv
 
 Array: TypeAlias = NDArray[np.float64]
 
+NEWTON_STEPS = 12  # at most
+ROUNDING = 1e-13  # relative change of states below which they have converged
+
 
 class Shooting:
     """An episode of an environment as a function of its controls, in float64 on the CPU.
@@ -47,6 +50,7 @@ class Shooting:
         self.smooth = copy.copy(env)  # without the charges that are constraints here
         self.smooth.__dict__.pop("interval", None)  # a compiled one belongs to the original
         self.times = torch.arange(env.episode_length, dtype=torch.float64) * env.dt
+        self.latest: Tensor | None = None  # states, near those of the next controls
         self.is_charged = isinstance(env, OdeEnv) and env.bounds == "charge"
         self.targeted = list[int]()
         if isinstance(env, OdeEnv):
@@ -88,10 +92,41 @@ class Shooting:
         """Return what missing the target costs."""
         return self.env.target_cost(self.states(controls)[-1]).item() if self.targeted else 0.0
 
+    def target_error(self, controls: Array) -> float | None:
+        """Return by how much the target is missed, see :meth:`~lit_awm.envs.OdeEnv.target_error`; None without one."""
+        error = self.env.target_error(self.states(controls)[-1]) if self.targeted else None
+        return None if error is None else error.item()
+
     def states(self, controls: Array) -> Tensor:
-        """Return the states ``(N + 1, n)`` that controls ``(N, m)`` lead to."""
-        with torch.no_grad():
-            return self.smooth.unroll(torch.from_numpy(controls))[0]
+        """Return the states ``(N + 1, n)`` that controls ``(N, m)`` lead to.
+
+        Those of the controls before are mostly near, and Newton's method then takes all intervals at once; where it
+        does not converge, they are taken one by one.
+        """
+        states = None if self.latest is None else self._solve_from(self.latest, controls)
+        if states is None:
+            with torch.no_grad():
+                states = self.smooth.unroll(torch.from_numpy(controls))[0]
+        self.latest = states
+        return states
+
+    def _solve_from(self, states: Tensor, controls: Array) -> Tensor | None:
+        """Return the states ``(N + 1, n)`` by Newton's method from some near them, or None if it does not converge."""
+        found, control, error = states.numpy().copy(), torch.from_numpy(controls), np.inf
+        for _ in range(NEWTON_STEPS):
+            begin = torch.from_numpy(found[:-1]).requires_grad_()
+            end, _ = self.smooth.step_fn(begin, control, self.times)
+            (by_begin,) = _jacobians(end, begin)
+            missed, change = end.detach().numpy() - found[1:], np.zeros_like(found)
+            for k in range(len(missed)):
+                change[k + 1] = by_begin[k] @ change[k] + missed[k]
+            found = found + change
+            before, error = error, float((np.abs(change) / (1 + np.abs(found))).max())
+            if error <= ROUNDING:
+                return torch.from_numpy(found)
+            if not error < before:  # it does not come nearer, or is not finite
+                return None
+        return None
 
     def evaluate(
         self, controls: Array, states: Tensor | None = None, by_states: Array | None = None
@@ -112,8 +147,7 @@ class Shooting:
         end, reward = self.smooth.step_fn(begin, control, self.times)
         cost = -reward.sum()
         by_begin, by_control = _gradients(cost, begin, control)
-        rows = [_gradients(end[:, i].sum(), begin, control) for i in range(end.shape[1])]
-        end_by_begin, end_by_control = (np.stack(part, axis=1) for part in zip(*rows, strict=True))
+        end_by_begin, end_by_control = _jacobians(end, begin, control)
         costate, gradient = by_states[-1], np.empty_like(controls)
         for k in reversed(range(len(controls))):
             gradient[k] = by_control[k] + costate @ end_by_control[k]
@@ -194,6 +228,12 @@ class AugmentedLagrangian:
 
     def _multipliers(self, missed: Array, beyond: Array) -> tuple[Array, Array]:
         return self.equality + self.weight * missed, np.maximum(self.inequality + self.weight * beyond, 0)
+
+
+def _jacobians(value: Tensor, *inputs: Tensor) -> tuple[Array, ...]:
+    """Return the derivatives ``(N, n, k)`` of rows ``(N, n)`` with respect to the same rows of inputs ``(N, k)``."""
+    rows = [_gradients(value[:, i].sum(), *inputs) for i in range(value.shape[1])]
+    return tuple(np.stack(part, axis=1) for part in zip(*rows, strict=True))
 
 
 def _gradients(value: Tensor, *inputs: Tensor) -> tuple[Array, ...]:

@@ -63,6 +63,7 @@ def main(arguments: list[str]) -> int:
     except (ValueError, RuntimeError) as error:
         parser.error(str(error))
     result = {"env": name, "cost": solution.cost, "steps": env.episode_length, "time_s": round(solution.time_s, 3)}
+    result |= {} if solution.target_error is None else {"target_error": solution.target_error}
     if as_json:
         more = {"costs": solution.costs, "violation": solution.violation, "controls": solution.controls.tolist()}
         print(json.dumps(result | more))  # noqa: T201

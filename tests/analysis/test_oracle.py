@@ -45,6 +45,33 @@ def test_the_gradient_is_that_of_backpropagation_through_the_episode(name: str) 
     np.testing.assert_allclose(states[-1], state.detach(), rtol=1e-12)
 
 
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_states_from_those_of_controls_nearby_are_those_of_step_after_step(name: str) -> None:
+    shooting = Shooting(SYSTEMS[name](episode_length=30))
+    low, high = (bound.numpy() for bound in shooting.env.control_bounds.unbind(-1))
+    controls = low + np.random.default_rng(0).uniform(0.4, 0.5, (30, len(low))) * (high - low)
+    shooting.states(controls + 0.01 * (high - low))
+    nearby = shooting.states(controls)
+    np.testing.assert_allclose(nearby, Shooting(shooting.env).states(controls), rtol=1e-11, atol=1e-11)
+
+
+def test_controls_nearby_spare_the_steps_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    shooting = Shooting(VanDerPol())
+    controls = np.full((100, 1), 0.3)
+    shooting.states(controls)
+    monkeypatch.setattr(shooting.smooth, "unroll", None)
+    shooting.states(controls + 0.01)
+    shooting.latest = None
+    with pytest.raises(TypeError):
+        shooting.states(controls)
+
+
+def test_controls_far_away_take_step_after_step() -> None:
+    shooting = Shooting(InvasivePlant())
+    shooting.latest = torch.full_like(shooting.states(np.zeros((10, 5))), torch.nan)
+    assert shooting.states(np.full((10, 5), 0.5)).isfinite().all()
+
+
 def test_a_target_is_paid_for_or_met_exactly() -> None:
     env = Cart(target_state=[0.5], target_weight=3.0, episode_length=10)
     soft, exact = solve(env, starts=2), solve(env, starts=2, exact_target=True)
@@ -53,6 +80,9 @@ def test_a_target_is_paid_for_or_met_exactly() -> None:
     assert exact.cost == pytest.approx(0.25, rel=1e-6)
     torch.testing.assert_close(exact.controls, torch.full((10, 1), 0.5, dtype=torch.float64), rtol=1e-4, atol=0)
     assert exact.violation <= 1e-6
+    assert soft.target_error == pytest.approx((0.5 - x) / 1.5, rel=1e-4)  # of the width of the state's bounds
+    assert exact.target_error == pytest.approx(0, abs=1e-6)
+    assert solve(Cart(episode_length=10), starts=1).target_error is None
 
 
 def test_charged_bounds_bind() -> None:
