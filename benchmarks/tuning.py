@@ -25,6 +25,7 @@ SYSTEMS = ("cancer_treatment", "harvest", "van_der_pol")
 EPISODES = round_down(5000)
 AS_STUDIED = "as studied"
 ONE_UPDATE = f"--data.agent_updates={STEPS}"
+FEWER, FEWER_UPDATES = "50 updates an episode", "--data.agent_updates=50"
 GRIDS: dict[str, dict[str, list[str]]] = {
     "actions": {
         AS_STUDIED: [],
@@ -39,10 +40,10 @@ GRIDS: dict[str, dict[str, list[str]]] = {
         "one update a step, discount 1": [ONE_UPDATE, "--model.discount=1.0"],
     },
     "online_dt": {
-        AS_STUDIED: [],
-        "lr 1e-3": ["--model.optimizer.lr=1e-3"],
-        "lr 1e-3, 100 updates an episode": ["--model.optimizer.lr=1e-3", "--data.agent_updates=100"],
-        "lr 1e-3, context of 5 steps": ["--model.optimizer.lr=1e-3", "--model.policy.context_length=5"],
+        AS_STUDIED: [],  # 100 updates an episode, lr 1e-3
+        FEWER: [FEWER_UPDATES],
+        f"{FEWER}, lr 3e-4": [FEWER_UPDATES, "--model.optimizer.lr=3e-4"],
+        f"{FEWER}, random controls held": [FEWER_UPDATES, "--data.mean_hold=10"],
     },
 }
 
