@@ -23,7 +23,7 @@ from lit_awm.envs.factory import describe_options, make_system
 DOCS = Path(__file__).parent.parent / "docs"
 FILE, PAGE = DOCS / "results" / "runs.csv", DOCS / "results.md"
 MARKS = "<!-- {}: python benchmarks/results.py -->\n\n", "\n\n<!-- end of {} -->"
-OURS, OTHERS = "actions", ("sac", "online_dt", "receding")
+OURS, OTHERS, UNTAUGHT = "actions", ("sac", "online_dt", "receding"), "actions_untaught"
 Row = dict[str, str]
 
 
@@ -105,10 +105,28 @@ def means(rows: Sequence[Row]) -> Iterator[str]:
         for method, table in tables.items():
             counts = sorted({len(values) for values in table})
             runs = " to ".join(map(str, counts[:: max(1, len(counts) - 1)]))
-            found, wins = bootstrap(table), improvement(tables[OURS], table)
-            interval = f"{found.estimate:.2%} ({found.low:.2%} to {found.high:.2%})"
+            wins = improvement(tables[OURS], table)
             chance = "" if method == OURS else f"{wins.estimate:.0%} ({wins.low:.0%} to {wins.high:.0%})"
-            yield f"| {len(shared)} | `{method}` | {runs} | {interval} | {chance} |"
+            yield f"| {len(shared)} | `{method}` | {runs} | {interval(table)} | {chance} |"
+
+
+def interval(table: Sequence[Sequence[float]]) -> str:
+    """Return the interquartile mean of runs of several systems, and its interval."""
+    found = bootstrap(table)
+    return f"{found.estimate:.2%} ({found.low:.2%} to {found.high:.2%})"
+
+
+def ablation(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield the lines of the table of what teaching brings: regret and gap with and without."""
+    methods = (OURS, UNTAUGHT)
+    shared = [s for s in sorted({row["system"] for row in rows}) if all(scores(rows, m, s) for m in methods)]
+    yield "| system | " + " | ".join(f"`{method}`: regret | `{method}`: gap" for method in methods) + " |"
+    yield "|---|---|---|---|---|"
+    for system in shared:
+        yield as_line(system, [scores(rows, m, system, score) for m in methods for score in ("regret", "gap")])
+    if shared:
+        means = (interval([scores(rows, method, system) for system in shared]) for method in methods)
+        yield "| interquartile mean of all | " + " | | ".join(means) + " | |"
 
 
 def lengths(rows: Sequence[Row]) -> Iterator[str]:
@@ -156,6 +174,7 @@ def tables(rows: Sequence[Row]) -> dict[str, str]:
         "systems": (systems, own),
         "means": (means, own),
         "ends": (ends, own),
+        "ablation": (ablation, own),
         "lengths": (lengths, list(rows)),
     }
     return {name: "\n".join(make(chosen)) for name, (make, chosen) in made.items()}

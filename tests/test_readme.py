@@ -118,6 +118,26 @@ def test_a_study_with_other_settings_is_no_part_of_the_results(tmp_path: Path) -
         script["read_study"](tmp_path)
 
 
+def test_what_teaching_brings_is_told_of_systems_with_both() -> None:
+    script = runpy.run_path(str(ROOT / "benchmarks" / "results.py"))
+    names = "method", "system", "episode_length", "seed", "regret", "gap"
+    rows = [
+        dict(zip(names, row, strict=True))
+        for row in (
+            ("actions", "bioreactor", "100", "0", "0.1", ""),
+            ("actions", "harvest", "100", "0", "0.1", "0.2"),
+            ("actions", "harvest", "100", "1", "0.3", "0.4"),
+            ("actions_untaught", "harvest", "100", "0", "0.5", "0.6"),
+        )
+    ]
+    assert list(script["ablation"](rows)) == [
+        "| system | `actions`: regret | `actions`: gap | `actions_untaught`: regret | `actions_untaught`: gap |",
+        "|---|---|---|---|---|",
+        "| harvest | 20.00% (10.00% to 30.00%) | 30.00% (20.00% to 40.00%) | 50.00% | 60.00% |",
+        "| interquartile mean of all | 20.00% (10.00% to 30.00%) | | 50.00% (50.00% to 50.00%) | |",
+    ]
+
+
 def test_end_states_are_told_of_the_systems_that_have_one() -> None:
     script = runpy.run_path(str(ROOT / "benchmarks" / "results.py"))
     names = "method", "system", "episode_length", "seed", "regret", "target_error"
