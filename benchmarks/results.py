@@ -98,28 +98,35 @@ def means(rows: Sequence[Row]) -> Iterator[str]:
     """Yield the lines of the table of interquartile means over the systems that some methods share."""
     yield f"| systems | method | runs of each | interquartile mean of regret | `{OURS}` costs less |"
     yield "|---|---|---|---|---|"
-    for others in (OTHERS[:1], OTHERS[:2]):
-        methods = (OURS, *others)
-        shared = [s for s in sorted({row["system"] for row in rows}) if all(scores(rows, m, s) for m in methods)]
+    groups = {tuple(common(rows, methods)): methods for methods in ((OURS, *OTHERS[:1]), (OURS, *OTHERS[:2]))}
+    for shared, methods in groups.items():  # the more methods where they have the same systems
         tables = {method: [scores(rows, method, system) for system in shared] for method in methods}
         for method, table in tables.items():
             counts = sorted({len(values) for values in table})
             runs = " to ".join(map(str, counts[:: max(1, len(counts) - 1)]))
             wins = improvement(tables[OURS], table)
-            chance = "" if method == OURS else f"{wins.estimate:.0%} ({wins.low:.0%} to {wins.high:.0%})"
-            yield f"| {len(shared)} | `{method}` | {runs} | {interval(table)} | {chance} |"
+            chance = (
+                f"{wins.estimate:.0%} ({wins.low:.0%} to {wins.high:.0%})" if counts[-1] > 1 else f"{wins.estimate:.0%}"
+            )
+            yield f"| {len(shared)} | `{method}` | {runs} | {interval(table)} | {'' if method == OURS else chance} |"
 
 
 def interval(table: Sequence[Sequence[float]]) -> str:
-    """Return the interquartile mean of runs of several systems, and its interval."""
+    """Return the interquartile mean of runs of several systems, and its interval if there are several of one."""
     found = bootstrap(table)
-    return f"{found.estimate:.2%} ({found.low:.2%} to {found.high:.2%})"
+    several = max(map(len, table)) > 1
+    return f"{found.estimate:.2%} ({found.low:.2%} to {found.high:.2%})" if several else f"{found.estimate:.2%}"
+
+
+def common(rows: Sequence[Row], methods: Sequence[str]) -> list[str]:
+    """Return the systems that all of some methods have been run on."""
+    return [s for s in sorted({row["system"] for row in rows}) if all(scores(rows, m, s) for m in methods)]
 
 
 def ablation(rows: Sequence[Row]) -> Iterator[str]:
     """Yield the lines of the table of what teaching brings: regret and gap with and without."""
     methods = (OURS, UNTAUGHT)
-    shared = [s for s in sorted({row["system"] for row in rows}) if all(scores(rows, m, s) for m in methods)]
+    shared = common(rows, methods)
     yield "| system | " + " | ".join(f"`{method}`: regret | `{method}`: gap" for method in methods) + " |"
     yield "|---|---|---|---|---|"
     for system in shared:

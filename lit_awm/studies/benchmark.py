@@ -46,6 +46,7 @@ class Method(NamedTuple):
         family: Of world models that it puts into the recipe, or None.
         options: Further options of the recipe.
         updates_per_step: Updates for each environment step; 0 for those of the recipe.
+        context: Steps that its policy looks back, if an episode has as many; 0 for one that looks at the present alone.
     """
 
     recipe: str
@@ -54,6 +55,7 @@ class Method(NamedTuple):
     family: str | None = None
     options: Sequence[str] = ()
     updates_per_step: int = 0
+    context: int = 0
 
     def iterations(self, episodes: int) -> int:
         """Return how many outer iterations there are in some real episodes: one at least."""
@@ -77,7 +79,7 @@ class Method(NamedTuple):
 
 
 COMMON = "common"
-AGENTS = {"sac": Method("sac", 1, updates_per_step=2), "online_dt": Method("online_dt", 1)}
+AGENTS = {"sac": Method("sac", 1, updates_per_step=2), "online_dt": Method("online_dt", 1, context=20)}
 METHODS = {
     **{family: Method(COMMON, 3, 1, family) for family in FAMILIES},
     "actions_untaught": Method(COMMON, 3, 1, "actions", UNTAUGHT),  # no labelled trajectories, one turn an iteration
@@ -119,6 +121,8 @@ class Job(NamedTuple):
         swap = [] if method.family is None else options_of(method.family, self.episode_length)
         updates = method.updates_per_step * num_envs * self.episode_length
         pace = [f"--data.agent_updates={updates}"] if updates else []
+        context = min(method.context, self.episode_length)
+        pace += [f"--model.policy.context_length={context}"] if context else []
         return [*CLI, *words, *pace, *swap, *method.options, *options]
 
 
