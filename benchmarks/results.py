@@ -16,7 +16,7 @@ from statistics import median
 
 import torch
 
-from lit_awm.analysis.statistics import bootstrap, improvement
+from lit_awm.analysis.statistics import Interval, bootstrap, improvement
 from lit_awm.envs import load_optimum
 from lit_awm.envs.factory import describe_options, make_system
 
@@ -104,18 +104,15 @@ def means(rows: Sequence[Row]) -> Iterator[str]:
         for method, table in tables.items():
             counts = sorted({len(values) for values in table})
             runs = " to ".join(map(str, counts[:: max(1, len(counts) - 1)]))
-            wins = improvement(tables[OURS], table)
-            chance = (
-                f"{wins.estimate:.0%} ({wins.low:.0%} to {wins.high:.0%})" if counts[-1] > 1 else f"{wins.estimate:.0%}"
-            )
-            yield f"| {len(shared)} | `{method}` | {runs} | {interval(table)} | {'' if method == OURS else chance} |"
+            mean = with_interval(bootstrap(table), table, ".2%")
+            wins = "" if method == OURS else with_interval(improvement(tables[OURS], table), table, ".0%")
+            yield f"| {len(shared)} | `{method}` | {runs} | {mean} | {wins} |"
 
 
-def interval(table: Sequence[Sequence[float]]) -> str:
-    """Return the interquartile mean of runs of several systems, and its interval if there are several of one."""
-    found = bootstrap(table)
-    several = max(map(len, table)) > 1
-    return f"{found.estimate:.2%} ({found.low:.2%} to {found.high:.2%})" if several else f"{found.estimate:.2%}"
+def with_interval(found: Interval, table: Sequence[Sequence[float]], form: str) -> str:
+    """Return an estimate from runs of several systems, with its interval if there are several of one."""
+    estimate, low, high = (f"{value:{form}}" for value in (found.estimate, found.low, found.high))
+    return f"{estimate} ({low} to {high})" if max(map(len, table)) > 1 else estimate
 
 
 def common(rows: Sequence[Row], methods: Sequence[str]) -> list[str]:
@@ -132,8 +129,9 @@ def ablation(rows: Sequence[Row]) -> Iterator[str]:
     for system in shared:
         yield as_line(system, [scores(rows, m, system, score) for m in methods for score in ("regret", "gap")])
     if shared:
-        means = (interval([scores(rows, method, system) for system in shared]) for method in methods)
-        yield "| interquartile mean of all | " + " | | ".join(means) + " | |"
+        both = [[scores(rows, method, system) for system in shared] for method in methods]
+        means = " | | ".join(with_interval(bootstrap(table), table, ".2%") for table in both)
+        yield f"| interquartile mean of all | {means} | |"
 
 
 def lengths(rows: Sequence[Row]) -> Iterator[str]:

@@ -89,19 +89,20 @@ def test_the_tables_of_results_are_those_of_the_runs() -> None:
     )
 
 
+def rows_of(names: str, *rows: tuple[str, ...]) -> list[dict[str, str]]:
+    """Return rows of a table of runs: the method, system, episode length and seed of each, and more columns."""
+    columns = "method", "system", "episode_length", "seed", *names.split()
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
 def test_a_run_of_results_takes_the_place_of_an_older_one() -> None:
     script = runpy.run_path(str(ROOT / "benchmarks" / "results.py"))
-    names = "method", "system", "episode_length", "seed", "regret"
-    old, new = (
-        [dict(zip(names, row, strict=True)) for row in rows]
-        for rows in (
-            [("sac", "harvest", "100", "0", "0.5"), ("actions", "harvest", "1000", "0", "0.1")],
-            [
-                ("sac", "harvest", "100", "0", "0.4"),
-                ("actions", "harvest", "200", "0", "0.2"),
-                ("random", "x", "9", "0", ""),
-            ],
-        )
+    old = rows_of("regret", ("sac", "harvest", "100", "0", "0.5"), ("actions", "harvest", "1000", "0", "0.1"))
+    new = rows_of(
+        "regret",
+        ("sac", "harvest", "100", "0", "0.4"),
+        ("actions", "harvest", "200", "0", "0.2"),
+        ("random", "x", "9", "0", ""),
     )
     assert script["merge"](old, new) == [new[1], old[1], new[0]]
 
@@ -120,16 +121,13 @@ def test_a_study_with_other_settings_is_no_part_of_the_results(tmp_path: Path) -
 
 def test_what_teaching_brings_is_told_of_systems_with_both() -> None:
     script = runpy.run_path(str(ROOT / "benchmarks" / "results.py"))
-    names = "method", "system", "episode_length", "seed", "regret", "gap"
-    rows = [
-        dict(zip(names, row, strict=True))
-        for row in (
-            ("actions", "bioreactor", "100", "0", "0.1", ""),
-            ("actions", "harvest", "100", "0", "0.1", "0.2"),
-            ("actions", "harvest", "100", "1", "0.3", "0.4"),
-            ("actions_untaught", "harvest", "100", "0", "0.5", "0.6"),
-        )
-    ]
+    rows = rows_of(
+        "regret gap",
+        ("actions", "bioreactor", "100", "0", "0.1", ""),
+        ("actions", "harvest", "100", "0", "0.1", "0.2"),
+        ("actions", "harvest", "100", "1", "0.3", "0.4"),
+        ("actions_untaught", "harvest", "100", "0", "0.5", "0.6"),
+    )
     assert list(script["ablation"](rows)) == [
         "| system | `actions`: regret | `actions`: gap | `actions_untaught`: regret | `actions_untaught`: gap |",
         "|---|---|---|---|---|",
@@ -140,16 +138,13 @@ def test_what_teaching_brings_is_told_of_systems_with_both() -> None:
 
 def test_end_states_are_told_of_the_systems_that_have_one() -> None:
     script = runpy.run_path(str(ROOT / "benchmarks" / "results.py"))
-    names = "method", "system", "episode_length", "seed", "regret", "target_error"
-    rows = [
-        dict(zip(names, row, strict=True))
-        for row in (
-            ("actions", "cartpole", "100", "0", "0.1", "0.01"),
-            ("actions", "cartpole", "100", "1", "0.1", "0.03"),
-            ("actions", "harvest", "100", "0", "0.1", ""),
-            ("sac", "cartpole", "100", "0", "0.9", ""),
-        )
-    ]
+    rows = rows_of(
+        "regret target_error",
+        ("actions", "cartpole", "100", "0", "0.1", "0.01"),
+        ("actions", "cartpole", "100", "1", "0.1", "0.03"),
+        ("actions", "harvest", "100", "0", "0.1", ""),
+        ("sac", "cartpole", "100", "0", "0.9", ""),
+    )
     assert list(script["ends"](rows)) == [
         "| system | optimum | `actions` |",
         "|---|---|---|",

@@ -118,10 +118,11 @@ class Shooting:
             end, _ = self.smooth.step_fn(begin, control, self.times)
             (by_begin,) = _jacobians(end, begin)
             missed, change = end.detach().numpy() - found[1:], np.zeros_like(found)
-            for k in range(len(missed)):
-                change[k + 1] = by_begin[k] @ change[k] + missed[k]
-            found = found + change
-            before, error = error, float((np.abs(change) / (1 + np.abs(found))).max())
+            with np.errstate(over="ignore", invalid="ignore"):  # of what diverges, which is seen below
+                for k in range(len(missed)):
+                    change[k + 1] = by_begin[k] @ change[k] + missed[k]
+                found = found + change
+                before, error = error, float((np.abs(change) / (1 + np.abs(found))).max())
             if error <= ROUNDING:
                 return torch.from_numpy(found)
             if not error < before:  # it does not come nearer, or is not finite

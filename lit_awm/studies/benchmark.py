@@ -46,7 +46,7 @@ class Method(NamedTuple):
         family: Of world models that it puts into the recipe, or None.
         options: Further options of the recipe.
         updates_per_step: Updates for each environment step; 0 for those of the recipe.
-        context: Steps that its policy looks back, if an episode has as many; 0 for one that looks at the present alone.
+        context: Steps that its policy looks back by its recipe, in shorter episodes all; 0 for the present alone.
     """
 
     recipe: str
@@ -121,9 +121,9 @@ class Job(NamedTuple):
         swap = [] if method.family is None else options_of(method.family, self.episode_length)
         updates = method.updates_per_step * num_envs * self.episode_length
         pace = [f"--data.agent_updates={updates}"] if updates else []
-        context = min(method.context, self.episode_length)
-        pace += [f"--model.policy.context_length={context}"] if context else []
-        return [*CLI, *words, *pace, *swap, *method.options, *options]
+        is_short = self.episode_length < method.context
+        context = [f"--model.policy.context_length={self.episode_length}"] if is_short else []
+        return [*CLI, *words, *pace, *context, *swap, *method.options, *options]
 
 
 def run_study(
