@@ -1,6 +1,6 @@
 """Find the optima of all systems and write ``lit_awm/envs/optima.json``: ``python benchmarks/optima.py [SYSTEM ...]``.
 
-With names only these are found anew. About an hour on two cores for all of them. With ``--lengths 200,1000`` those that
+With names only these are found anew. With ``--lengths 200,1000`` those that
 go on in continuous time are found with so many steps in place of their own, beginning at their stored optimum.
 """
 

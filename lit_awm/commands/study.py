@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
     systems = parse_list(parser, options.systems, "systems", SYSTEMS)
     if options.lengths and not re.fullmatch(r"0*[1-9][0-9]*(,0*[1-9][0-9]*)*", options.lengths):
         parser.error(f"lengths must be whole numbers from 1 on, with commas between them, got {options.lengths!r}.")
-    for name, least in (("seeds", 1), ("jobs", 1), ("env_steps", STEPS * (WARMUP + 1))):
+    for name, least in (("seeds", 1), ("first_seed", 0), ("jobs", 1), ("env_steps", STEPS * (WARMUP + 1))):
         if getattr(options, name) < least:
             parser.error(f"{name} must be at least {least}, got {getattr(options, name)}.")
     if stray := [word for word in more if not re.match("--(config|trainer|model|data)[.+=]", word) or "=" not in word]:
@@ -70,12 +70,13 @@ def main(arguments: list[str]) -> int:
     except ValueError as error:
         parser.error(str(error))
     lengths = list(dict.fromkeys(map(int, options.lengths.split(",")))) if options.lengths else []
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
     jobs = [
         Job(method, system, length, seed)
         for method in methods
         for system in systems
         for length in lengths or [describe_options(system)["episode_length"].default]
-        for seed in range(1 if method in REFERENCES else options.seeds)
+        for seed in (range(1) if method in REFERENCES else seeds)
     ]
     if not options.json:
         print(f"{len(jobs)} runs on the CPU, {options.jobs} side by side, one thread each: {options.out}")  # noqa: T201
@@ -89,6 +90,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--systems", default=",".join(SYSTEMS), help="which systems (default: all)")
     parser.add_argument("--lengths", help="steps of an episode, one or more (default: each system's own, mostly 100)")
     parser.add_argument("--seeds", type=int, default=10, help="number of seeds (default: 10)")
+    parser.add_argument("--first-seed", type=int, default=0, help="the first of them (default: 0)")
     parser.add_argument(
         "--env-steps",
         type=int,

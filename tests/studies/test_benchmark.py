@@ -11,6 +11,7 @@ import pytest
 
 from lit_awm.analysis.runs import find_runs
 from lit_awm.cli import main
+from lit_awm.commands import study
 from lit_awm.studies import benchmark
 from lit_awm.studies.benchmark import (
     AGENTS,
@@ -113,6 +114,13 @@ def test_episodes_are_as_long_as_published_unless_told_otherwise(capsys: pytest.
     ]
 
 
+def test_seeds_are_as_many_as_asked_for_from_the_first_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[Job] = []
+    monkeypatch.setattr(study, "_run", lambda jobs, *_: found.extend(jobs) or 0)
+    assert main([*COMMAND, "--methods", "actions,optimum", "--seeds", "2", "--first-seed", "4"]) == 0
+    assert [(job.method, job.seed) for job in found] == [("actions", 4), ("actions", 5), ("optimum", 0)]
+
+
 def test_references_are_scored_by_the_optimum(capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--systems", "simple_case", "--lengths", "100", "--methods", ",".join(REFERENCES)]
     assert main([*COMMAND, *options, "--seeds", "3", "--json"]) == 0
@@ -207,6 +215,7 @@ def test_a_table_has_the_median_over_seeds_with_the_range() -> None:
         (["--methods", "random", "--data.env_options={dt: 0.1}"], "methods must not hold random"),
         (["--lengths", "10,x"], "lengths must be whole numbers from 1 on, with commas between them, got '10,x'"),
         (["--seeds", "0"], "seeds must be at least 1, got 0"),
+        (["--first-seed", "-1"], "first_seed must be at least 0, got -1"),
         (["--env-steps", "100"], "env_steps must be at least 1300, got 100"),
         (["--data.capacity", "300"], "must be written as --data.name=value and the like, got --data.capacity"),
         (["--seed=3"], "must be written as --data.name=value and the like, got --seed=3. Did you mean '--seeds'?"),
