@@ -16,7 +16,7 @@ from lit_awm.checks import check_at_least, check_count, check_writable
 from lit_awm.data.buffer import ExperienceBuffer, ImagineFrom
 from lit_awm.data.collectors import TRAJECTORY, CollectorKind, EpisodeCollector, check_collector
 from lit_awm.data.evaluation import EvaluationEpisodes, evaluate, make_eval_env
-from lit_awm.data.exploration import Exploration
+from lit_awm.data.exploration import Exploration, usual_hold
 from lit_awm.data.generators import generator_states, set_generator_states
 from lit_awm.data.lengths import check_lengths, check_warmup
 from lit_awm.data.returns import add_returns
@@ -51,7 +51,8 @@ class ExperienceDataModule(LightningDataModule):
             follow sooner where episodes become long; an episode that would go on is cut off, and whatever is said of
             episodes of the warm-up is of rounds. For world models only.
         exploration_noise: Standard deviation of the noise on the policy's action, in its range of [-1, 1].
-        mean_hold: Mean number of steps for which a random action or noise is held.
+        mean_hold: Mean number of steps for which a random action or noise is held; None for a tenth of an episode, and
+            ten steps at least.
         teacher_updates: Batches for a teacher of the world model in an outer iteration.
         world_model_updates: Batches for the world model in an outer iteration.
         policy_updates: Batches for the policy in an outer iteration.
@@ -89,7 +90,7 @@ class ExperienceDataModule(LightningDataModule):
         warmup_episodes: int = 12,
         round_length: int | None = None,
         exploration_noise: float = 0.3,
-        mean_hold: float = 10.0,
+        mean_hold: float | None = None,
         teacher_updates: int = 300,
         world_model_updates: int = 300,
         policy_updates: int = 300,
@@ -116,6 +117,7 @@ class ExperienceDataModule(LightningDataModule):
         check_count(1, world_model_batch_size=world_model_batch_size, policy_batch_size=policy_batch_size)
         check_count(1, agent_batch_size=agent_batch_size, turns=turns, eval_episodes=eval_episodes, capacity=capacity)
         check_count(0, seed=seed)
+        mean_hold = usual_hold(episode_length) if mean_hold is None else mean_hold
         check_at_least(1, mean_hold=mean_hold)
         check_at_least(0, exploration_noise=exploration_noise)
         self.round_length = episode_length if round_length is None else round_length

@@ -8,6 +8,7 @@ from torchrl.envs import EnvBase, RewardSum, TransformedEnv
 
 from lit_awm.models import Policy
 
+LEAST_HOLD = 10.0  # steps
 STEP = ("observation", "is_init", "episode_reward")  # what a policy is told of a step
 
 
@@ -29,6 +30,14 @@ def act(policy: Policy, observation: Tensor, is_init: Tensor, earned: Tensor, no
     like = policy.state_scaler.mean
     noise = None if noise is None else noise.to(like)
     return policy.act(observation.to(like), is_init.to(like.device), earned.to(like), noise).to(observation)
+
+
+def usual_hold(steps: int) -> float:
+    """Return the mean number of steps for which what is random is held where nothing else is said.
+
+    A tenth of all steps, and ten at least: held for shorter, it averages out, and trajectories hardly differ.
+    """
+    return max(LEAST_HOLD, steps / 10)
 
 
 class Exploration(nn.Module):

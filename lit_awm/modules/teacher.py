@@ -14,6 +14,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from lit_awm.checks import check_at_least, check_count
+from lit_awm.data.exploration import usual_hold
 from lit_awm.models import MarkovWorldModel, Policy, WorldModel
 from lit_awm.models.continuation import while_it_goes_on
 from lit_awm.modules.optimization import default_optimizer
@@ -42,7 +43,8 @@ class TeacherModule(WorldModelModule):
         noise: Largest standard deviation of the noise on actions: a number, or a schedule over the batches that it has
             added to, by which what it labels comes nearer to the policy as that settles. The noise of a trajectory is
             below it, and mostly small: a square of what is drawn uniformly.
-        mean_hold: Mean number of steps for which noise is held.
+        mean_hold: Mean number of steps for which noise is held; None for a tenth of a trajectory, and ten steps at
+            least.
         twin_noise: Standard deviation of the noise between twins, which is turned round where it would leave the range
             of actions: a number, or a schedule as above; 0 for trajectories that have nothing to do with each other. A
             batch has twins if it has four trajectories at least.
@@ -61,7 +63,7 @@ class TeacherModule(WorldModelModule):
         world_model: WorldModel,
         transitions: int = 256,
         noise: float | Schedule = 0.5,
-        mean_hold: float = 10.0,
+        mean_hold: float | None = None,
         twin_noise: float | Schedule = 0.1,
         optimizer: OptimizerCallable = default_optimizer,
         scheduler: LRSchedulerCallable | None = None,
@@ -74,7 +76,8 @@ class TeacherModule(WorldModelModule):
         super().__init__(world_model, optimizer, scheduler)
         check_count(1, transitions=transitions)
         check_least(0, noise=noise, twin_noise=twin_noise)
-        check_at_least(1, mean_hold=mean_hold)
+        if mean_hold is not None:
+            check_at_least(1, mean_hold=mean_hold)
         self.transitions, self.noise, self.mean_hold, self.twin_noise = transitions, noise, mean_hold, twin_noise
         self._labelled: list[TensorDict] = []
         self._batches = 0  # that it has added to
@@ -203,7 +206,8 @@ class TeacherModule(WorldModelModule):
     def _draw_noise(self, count: int, horizon: int) -> Tensor:
         """Return unit normal noise ``(count, H, A)``, piecewise constant in time."""
         draws = torch.randn(count, horizon, self.world_model.action_dim)
-        renew = torch.rand(count, horizon, 1) < 1 / self.mean_hold
+        mean_hold = usual_hold(horizon) if self.mean_hold is None else self.mean_hold
+        renew = torch.rand(count, horizon, 1) < 1 / mean_hold
         renew[:, 0] = True
         steps = torch.arange(horizon).view(1, -1, 1)
         last = torch.where(renew, steps, 0).cummax(1).values

@@ -41,6 +41,12 @@ def test_sizes_are_those_of_the_environment() -> None:
     assert data.clock_step == pytest.approx(0.2)
 
 
+@pytest.mark.parametrize(("length", "hold"), [(10, 10), (100, 10), (1000, 100)])
+def test_random_actions_are_held_for_a_tenth_of_an_episode_and_ten_steps_at_least(length: int, hold: int) -> None:
+    data = ExperienceDataModule("bear_populations", episode_length=length)
+    assert data.mean_hold == hold
+
+
 def test_the_warm_up_comes_first_then_one_round_at_a_time(collected: ExperienceDataModule) -> None:
     assert collected.env_steps == (4 + 2 + 2) * 10
     assert len(collected.buffer) == collected.env_steps

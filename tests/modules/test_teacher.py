@@ -82,6 +82,13 @@ def test_labelled_actions_are_the_policys_or_recorded_ones_but_for_noise_that_is
     assert loud["action"].abs().max() <= 1
 
 
+@pytest.mark.parametrize(("horizon", "hold"), [(40, 10), (400, 40)])
+def test_noise_is_held_for_a_tenth_of_a_trajectory_and_ten_steps_at_least(horizon: int, hold: int) -> None:
+    teacher = make_teacher(trajectories())
+    changes = teacher._draw_noise(1000, horizon).diff(dim=1) != 0
+    assert changes.float().mean().item() == pytest.approx(1 / hold, rel=0.05)
+
+
 def test_twins_have_the_same_beginning_and_nearly_the_same_actions() -> None:
     batch, policy = torch.cat([trajectories(), trajectories()]), make_policy()  # six labelled ones: three pairs
     mixed = make_teacher(batch, noise=0.5, twin_noise=0.1, mean_hold=2.0).add_to(batch, policy)
