@@ -207,7 +207,7 @@ def test_warm_imagination_goes_on_where_initial_states_differ_in_what_is_ignored
     other[:, 1] += 1
     first = module.loss_and_metrics(TensorDict({"observation": initial_state}, [4]))
     second = module.loss_and_metrics(TensorDict({"observation": other}, [4]))
-    assert torch.equal(first[0], second[0])
+    torch.testing.assert_close(first[0], second[0])  # step by step, and in parallel: but for rounding
     assert ["residual" in metrics for _, metrics in (first, second)] == [False, True]
 
 
