@@ -81,6 +81,8 @@ class ExperienceDataModule(LightningDataModule):
         ValueError: If an argument is out of its range; the message says which and what to do.
     """
 
+    exploration: Exploration
+
     def __init__(
         self,
         env: str = "cancer_treatment",
@@ -141,7 +143,6 @@ class ExperienceDataModule(LightningDataModule):
         self.buffer: ExperienceBuffer | None = None
         self.policy: Policy | None = None
         self.collector: EpisodeCollector | None = None
-        self.exploration: Exploration
 
     @property
     def staleness(self) -> float | None:
