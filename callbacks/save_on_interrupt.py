@@ -13,6 +13,9 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities import rank_zero_warn
+
+from lit_awm.checkpoints import run_folder
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -20,8 +23,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class SaveOnInterrupt(Checkpoint):
     """Save a checkpoint and stop, at the end of the update or epoch in which SIGINT (Ctrl-C) or SIGTERM arrives.
 
-    The checkpoint is ``last.ckpt``, from which a run goes on exactly (``lit-awm fit ... --resume``). The process ends
-    with status 128 plus the number of the signal. A second signal stops it at once, without saving.
+    The checkpoint is ``last.ckpt``, in the folder of the ``ModelCheckpoint`` beside it, and a run goes on from it
+    exactly (``lit-awm fit ... --resume``). Without one nothing else is saved: Lightning adds none where this callback is.
+    The process ends with status 128 plus the number of the signal. A second signal stops it at once, without saving.
 
     After an error in an update, or later, a checkpoint of the state as it was is saved as ``exception.ckpt``, to look
     into; ``last.ckpt`` stays as it was. Where there are several processes nothing is saved after an error.
@@ -34,6 +38,10 @@ class SaveOnInterrupt(Checkpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        if stage == "fit" and len(trainer.checkpoint_callbacks) == 1 and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            rank_zero_warn(
+                "nothing is saved until the run is interrupted: give a ModelCheckpoint beside SaveOnInterrupt."
+            )
         trainer.callbacks = [*(each for each in callbacks if each is not self), self]  # type: ignore[attr-defined]  # let all others have done their part when it stops
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -101,5 +109,5 @@ class SaveOnInterrupt(Checkpoint):
 
     @staticmethod
     def _folder(trainer: Trainer) -> Path:
-        folders = [getattr(each, "dirpath", None) for each in trainer.checkpoint_callbacks]
-        return Path(next((folder for folder in folders if folder), trainer.default_root_dir))
+        found = [Path(each.dirpath) for each in trainer.checkpoint_callbacks if getattr(each, "dirpath", None)]
+        return found[0] if found else (run_folder(trainer) or Path(trainer.default_root_dir)) / "checkpoints"

@@ -117,16 +117,21 @@ def load_ranks(module: LightningModule, checkpoint: dict[str, Any]) -> None:
 
 
 def check_strategy(trainer: Trainer, name: str) -> None:
-    """Reject a strategy that does not leave the whole of each model to every process.
+    """Reject a strategy that does not leave the whole of each model to every process, and a device without doubles.
 
     Args:
         trainer: Whose strategy is meant.
         name: Of the module.
 
     Raises:
-        ValueError: If it is neither that of a single device nor DDP.
+        ValueError: If it is neither that of a single device nor DDP; or on Apple's GPUs (MPS).
     """
     strategy = trainer.strategy
+    if isinstance(strategy, SingleDeviceStrategy) and strategy.root_device.type == "mps":
+        raise ValueError(
+            f"trainer.accelerator must be cpu or gpu for {name}, got mps, which has no double precision. Use "
+            "`accelerator: cpu`."
+        )
     if not isinstance(strategy, SingleDeviceStrategy) and type(strategy) is not DDPStrategy:
         raise ValueError(
             f"trainer.strategy must be auto or ddp for {name}, got {type(strategy).__name__}. To fit a world model "

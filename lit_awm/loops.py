@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
+from operator import itemgetter
 from typing import Any, Protocol
 
 from tensordict import TensorDict
@@ -108,13 +108,18 @@ class AlternatingLoop:
 
 
 def _in_turns(updates: Mapping[str, int], turns: int) -> list[str]:
-    """Return the phase of each batch of a pass; every phase has a batch in the first turn, if it has any."""
-    phases = []
-    for turn in range(turns):
-        for phase, count in updates.items():
-            until, before = (math.ceil(count * part / turns) for part in (turn + 1, turn))
-            phases += [phase] * (until - before)
-    return phases
+    """Return the phase of each batch of a pass.
+
+    Every phase has a batch in the first turn, if it has any, and one in the last, if it has two: a pass ends with a
+    batch of the last phase.
+    """
+    batches = [(_turn_of(i, count, turns), phase) for phase, count in updates.items() for i in range(count)]
+    return [phase for _, phase in sorted(batches, key=itemgetter(0))]  # in a turn as they are given
+
+
+def _turn_of(batch: int, count: int, turns: int) -> int:
+    """Return in which turn a batch of a phase with ``count`` of them comes."""
+    return batch * (turns - 1) // (count - 1) if 1 < count < turns else batch * turns // count
 
 
 def _shorten(updates: Mapping[str, int], limit: int | None) -> dict[str, int]:

@@ -20,6 +20,7 @@ import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.seed import max_seed_value
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.accelerators import MPSAccelerator
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from omegaconf.errors import OmegaConfBaseException
@@ -184,9 +185,11 @@ class AwmCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Find what to go on with, and load checkpoints without running code from them, unless asked to."""
+        config = self.config if self.subcommand is None else self.config[self.subcommand]
+        _choose_accelerator(config.trainer)
         if self.subcommand is None:
             return
-        config, is_fit = self.config[self.subcommand], self.subcommand == "fit"
+        is_fit = self.subcommand == "fit"
         _leave_out(config.trainer)
         if config.weights_only is None:
             config.weights_only = True
@@ -247,6 +250,13 @@ def _leave_out(trainer: Any) -> None:
     callbacks = trainer.callbacks if isinstance(trainer.callbacks, list) else []
     if off and callbacks:
         trainer.callbacks = [each for each in callbacks if not issubclass(find_class(each.class_path), off)]
+
+
+def _choose_accelerator(trainer: Any) -> None:
+    """Do not leave it to Lightning where it would take Apple's GPU, which has no double precision."""
+    if trainer.accelerator == "auto" and MPSAccelerator.is_available():
+        trainer.accelerator = "cpu"
+        print("on the CPU: Apple's GPUs have no double precision")  # noqa: T201
 
 
 def _first_cause(error: BaseException) -> str:

@@ -308,6 +308,21 @@ def test_what_a_checkpoint_has_decided_must_not_change(capsys: pytest.CaptureFix
         assert re.search(words, capsys.readouterr().err)
 
 
+def test_the_last_run_cannot_be_scored_before_there_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        run("validate", "--config", "bear_populations", *SMALL, "--ckpt_path", "last")
+    assert raised.value.code == 2
+    assert "must mean a run with a checkpoint, got none in runs/bear_populations" in capsys.readouterr().err
+
+
+def test_apples_gpus_are_left_alone_unless_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lightning.pytorch.accelerators.MPSAccelerator.is_available", lambda: True)
+    assert run("fit", "--config", "bear_populations", *SMALL, "--trainer.accelerator", "auto") == 0
+    assert "on the CPU: Apple's GPUs have no double precision" in capsys.readouterr().out
+
+
 def test_a_run_is_gone_on_with_whatever_other_folders_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--config", "bear_populations", *SMALL]
     assert run("fit", *options, "--trainer.max_epochs", "1") == 0
@@ -589,6 +604,7 @@ def test_gradients_are_measured_in_tasks_of_other_packages(capsys: pytest.Captur
         "1",
         "--json",
     ]
+    small += ["--data.round_length", "50", "--data.slice_length", "20"]  # of longer episodes
     options = ["--data.env", "gym/Pendulum-v1", "--model.known_reward", "false", *small]
     assert run("gradients", *options) == 0
     first = json.loads(capsys.readouterr().out)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
 from tensordict import TensorDict
 
 from lit_awm.distributed import check_ranks, check_strategy
@@ -137,6 +137,12 @@ def test_a_strategy_that_divides_a_model_is_refused(strategy: Any) -> None:
     check_strategy(SimpleNamespace(strategy=DDPStrategy()), "AlternatingModule")  # type: ignore[arg-type]
     trainer: Any = SimpleNamespace(strategy=strategy())
     with pytest.raises(ValueError, match=f"must be auto or ddp for AlternatingModule, got {strategy.__name__}"):
+        check_strategy(trainer, "AlternatingModule")
+
+
+def test_apples_gpus_are_refused() -> None:
+    trainer: Any = SimpleNamespace(strategy=SingleDeviceStrategy(torch.device("mps")))
+    with pytest.raises(ValueError, match="accelerator must be cpu or gpu for AlternatingModule, got mps.*Use `accel"):
         check_strategy(trainer, "AlternatingModule")
 
 

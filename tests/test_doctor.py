@@ -53,6 +53,12 @@ def test_versions_that_do_not_work_are_named(
     assert words in out
 
 
+def test_specs_are_those_of_the_episodes_of_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--config", "common", "--data.env", "credit_assignment", "--data.env_options.final_length", "20"]
+    assert main(["doctor", *options, "--trainer.accelerator", "cpu"]) == 0
+    assert "credit_assignment: its specs hold" in capsys.readouterr().out
+
+
 def test_a_recipe_is_tried_and_its_time_estimated(capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--config", "bear_populations", "--data.episode_length", "20", "--trainer.accelerator", "cpu"]
     assert main(["doctor", *options, "--json"]) == 0

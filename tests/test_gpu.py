@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
 
 from lit_awm.data import ExperienceDataModule
-from lit_awm.models import ActionsWorldModel, CausalTransformer
+from lit_awm.models import ActionsWorldModel, CausalTransformer, DeterministicPolicy
 from lit_awm.modules import AlternatingModule, WorldModelModule
+from lit_awm.modules.candidates import Champion
 from lit_awm.recipes import build
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -45,6 +47,16 @@ def test_weights_stay_where_they_are_when_experience_is_collected_elsewhere(
     trainer = make_trainer(max_epochs=2, accelerator="gpu", devices=1)
     trainer.fit(module, data)
     assert data.env_steps > 0
+
+
+def test_what_is_restored_is_where_the_run_is(tmp_path: Path) -> None:
+    policy, before, champion = DeterministicPolicy(2, 1).cuda(), Champion(), Champion()
+    before.meet(policy, torch.tensor(-5.0, device="cuda"))
+    torch.save(before.state_dict(), tmp_path / "state.pt")
+    champion.load_state_dict(torch.load(tmp_path / "state.pt", map_location="cpu"))  # as a checkpoint is
+    told = champion.meet(policy, torch.tensor(-7.0, device="cuda"))
+    assert {value.device.type for value in told.values()} == {"cuda"}
+    assert told["best_return"].item() == -5.0
 
 
 @pytest.mark.parametrize("divided", [False, True])

@@ -61,6 +61,15 @@ def test_turns_give_each_phase_its_share_again_and_again() -> None:
             assert again[0] == stopped_at  # on the states of the turn that it stopped in
 
 
+@pytest.mark.parametrize("policy_updates", [2, 3, 5, 9, 10, 11])
+def test_a_pass_ends_with_the_policy_however_few_its_updates_are(policy_updates: int) -> None:
+    loop = AlternatingLoop(CountingSource(), {"teacher": 30, "world_model": 20, "policy": policy_updates}, turns=10)
+    phases = [batch["phase"] for batch in loop]
+    assert phases[-1] == "policy"
+    assert phases[:6] == ["teacher"] * 3 + ["world_model"] * 2 + ["policy"]
+    assert [phases.count(phase) for phase in ("teacher", "world_model", "policy")] == [30, 20, policy_updates]
+
+
 def test_no_policy_is_optimised_in_a_model_that_has_not_been_fitted() -> None:
     loop = AlternatingLoop(CountingSource(), {"teacher": 1, "world_model": 3, "policy": 40}, turns=10)
     phases = [batch["phase"] for batch in loop]

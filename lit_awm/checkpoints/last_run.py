@@ -19,7 +19,7 @@ FIXED = [  # settings that a checkpoint has decided, as regular expressions
     r"data\.class_path",
     r"data\.init_args\.(env|env_options|episode_length|num_envs|warmup_episodes|round_length|capacity|seed)(\..*)?",
     r"model\.class_path",
-    r"model\.init_args\.(world_model|policy|teacher|known_reward)(\..*)?",
+    r"model\.init_args\.(world_model|policy|teacher|critic|reward|known_reward)(\..*)?",
     r"(.*\.)?(bootstrap|continuation)(\..*)?",
     r"(.*\.)?(optimizer|scheduler)(\..*)?",
 ]
@@ -75,7 +75,8 @@ def go_on_with_last_run(config: Any, command: str) -> None:
         command: The command that was given.
 
     Raises:
-        ValueError: If the command is not ``fit``, another checkpoint is given, or the run's folder is not known.
+        ValueError: If the command is not ``fit``, another checkpoint is given, or the run's folder is not known; or if
+            there is no run to score.
     """
     if command != "fit" and config.resume:
         raise ValueError(f"--resume is for fit, got {command}. Give a checkpoint by --ckpt_path.")
@@ -90,8 +91,9 @@ def go_on_with_last_run(config: Any, command: str) -> None:
     found = find_last_run(root) if version is None else _run_of(root / _folder_of(version))
     config.ckpt_path = None if found is None else str(found.checkpoint)
     if found is None:
-        if command == "fit":
-            print(f"nothing to resume in {root}: a new run begins")  # noqa: T201
+        if command != "fit":
+            raise ValueError(f"ckpt_path last must mean a run with a checkpoint, got none in {root}.")
+        print(f"nothing to resume in {root}: a new run begins")  # noqa: T201
         return
     print(f"{'resuming' if command == 'fit' else 'scoring'} {found.checkpoint}")  # noqa: T201
     name = found.folder.name

@@ -130,7 +130,7 @@ def _try(recipe: list[str], problems: list[str]) -> Findings:
             return found | {"estimate": "for an AlternatingModule with an ExperienceDataModule only"}
         try:
             with contextlib.redirect_stdout(io.StringIO()):
-                check_env_specs(make_env(data.env_name, 2, **{"episode_length": 10, **data.env_options}))
+                check_env_specs(make_env(data.env_name, 2, episode_length=data.env.episode_length, **data.env_options))
             found["environment"] = f"{data.env.name}: its specs hold"
         except (AssertionError, ValueError) as error:
             problems.append(f"the specs of {data.env_name} do not hold: {str(error).splitlines()[0]}")

@@ -109,7 +109,9 @@ def prepare(options: argparse.Namespace, recipe: list[str], horizons: list[int])
     _, data = build(recipe)
     env_options = _of_length(data.env_options, data.env, max(horizons))
     conditions = _make_conditions(options, data, env_options, horizons)
-    stretched = [*recipe, f"--data.episode_length={max(horizons)}", f"--data.env_options={yaml.safe_dump(env_options)}"]
+    too_long = [name for name in ("round_length", "slice_length") if getattr(data, name) > max(horizons)]
+    stretched = [*recipe, *(f"--data.{name}=null" for name in too_long)]
+    stretched += [f"--data.episode_length={max(horizons)}", f"--data.env_options={yaml.safe_dump(env_options)}"]
     subjects, policy = [], None
     for family in options.families:
         module, data = build([*stretched, *options_of(family, max(horizons))])

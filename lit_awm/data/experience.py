@@ -311,13 +311,19 @@ class ExperienceDataModule(LightningDataModule):
         if self.longest_episode < self.slice_length and not self.learns_ends:
             raise ValueError(
                 f"slice_length must be at most {self.longest_episode}, got {self.slice_length}: every episode of "
-                f"{self.env.name} ended early. Lower `slice_length`; "
-                + (
-                    "or, if a step is too long for the integrator, raise `episode_length`, or its `substeps`."
-                    if isinstance(self.env.base_env, ControlEnv)  # whose exits no state tells of
-                    else "or let the world model learn when they end, by `continuation`."
-                )
+                f"{self.env.name} ended early. {self._way_out_of_short_episodes()}"
             )
+
+    def _way_out_of_short_episodes(self) -> str:
+        assert self.buffer is not None
+        if self.buffer.is_for_agent:
+            return "Lower `slice_length`, and with it the `context_length` of the policy."
+        if isinstance(self.env.base_env, ControlEnv):  # whose exits no state tells of
+            return (
+                "Lower `slice_length`; or, if a step is too long for the integrator, raise `episode_length`, or its "
+                "`substeps`."
+            )
+        return "Lower `slice_length`; or let the world model learn when they end, by `continuation`."
 
     def sample_trajectories(self) -> TensorDict:
         """Return slices ``(B, H)`` of recorded episodes."""
@@ -389,3 +395,8 @@ def _check_experience(imagine_from: str, env_options: dict[str, Any], storage_di
     for name in ("episode_length", "num_envs"):
         if name in env_options:
             raise ValueError(f"env_options must not hold {name}. Give it beside env_options, as {name}.")
+    if "dtype" in env_options:
+        raise ValueError(
+            f"env_options must not hold dtype, got {env_options['dtype']!r}: experience is in single precision, "
+            "evaluations are in double precision. Leave it out."
+        )

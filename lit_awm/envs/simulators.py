@@ -25,6 +25,7 @@ from torchrl.envs import (
 from lit_awm.checks import check_count
 
 PACKAGES = {"gym": "gymnasium", "dmc": "dm_control"}
+LARGEST_ACTION = 1e6  # what is beyond stands for no bound at all
 
 
 class SimulatorEnv(TransformedEnv):
@@ -131,9 +132,14 @@ def make_simulator(
         raise
     except Exception as error:  # each package has errors of its own for a task that it does not know
         raise ValueError(f"env must name a task of {PACKAGES[suite]}, got {name!r}: {error}") from error
-    if not isinstance(first.action_spec, Bounded):
+    spec = first.action_spec
+    if not isinstance(spec, Bounded):
+        raise ValueError(f"env must have continuous, bounded actions, got {name!r} with {type(spec).__name__}.")
+    farthest = float(torch.stack([spec.space.low, spec.space.high]).abs().max())
+    if not farthest <= LARGEST_ACTION:
         raise ValueError(
-            f"env must have continuous, bounded actions, got {name!r} with {type(first.action_spec).__name__}."
+            f"env must have actions with bounds up to {LARGEST_ACTION:g}, to which those of a policy are scaled, got "
+            f"{name!r} with {farthest:g}, which stands for none."
         )
     keys = sorted(first.observation_spec.keys(True, True), key=str)
     scalars = [key for key in keys if first.observation_spec[key].ndim == 0]

@@ -75,8 +75,9 @@ class WorldModel(nn.Module, ABC):
 
     @property
     def knows_reward(self) -> bool:
-        """Whether the reward is a function that was given, and not learned."""
-        return self.reward_fn is not None and not isinstance(self.reward_fn, RewardModel)
+        """Whether the reward is a function that was given, and not learned, be it by another model that lends it."""
+        learner = getattr(self.reward_fn, "__self__", self.reward_fn)  # of a method
+        return self.reward_fn is not None and not isinstance(learner, RewardModel)
 
     @property
     def error_scale(self) -> Tensor:

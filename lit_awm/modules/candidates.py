@@ -90,7 +90,8 @@ class Champion:
             What it has earned as ``trial_return``, and the champion as ``best_return``.
         """
         earned = gather(earned.reshape(1)).mean()
-        if earned >= self.earned.to(earned):
+        self.earned = self.earned.to(earned)  # a checkpoint brings it on the CPU
+        if earned >= self.earned:
             self._copy, self.earned = _copy(policy), earned
         else:
             _load(policy, self._copy)

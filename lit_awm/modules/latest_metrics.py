@@ -21,8 +21,9 @@ class LatestMetrics:
 
     def log(self, module: LightningModule, batch_size: int, sync_dist: bool = False) -> None:
         """Log the metrics of all phases."""
-        for metrics in self._by_phase.values():
-            module.log_dict(metrics, batch_size=batch_size, sync_dist=sync_dist)
+        for metrics in self._by_phase.values():  # a checkpoint brings them on the CPU
+            here = {name: value.to(module.device) for name, value in metrics.items()}
+            module.log_dict(here, batch_size=batch_size, sync_dist=sync_dist)
 
     def clear(self) -> None:
         """Forget everything, for a new epoch."""

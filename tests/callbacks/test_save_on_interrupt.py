@@ -73,7 +73,7 @@ def test_a_run_that_is_asked_to_stop_goes_on_as_if_it_had_not_been(
     assert signal.getsignal(number) is before
     assert f"{number.name} received: saving after this update" in capfd.readouterr().err
     resumed = Disturbance(-1, lambda: None)
-    found = fit(make_trainer, resumed, tmp_path / "last.ckpt")
+    found = fit(make_trainer, resumed, tmp_path / "checkpoints" / "last.ckpt")
     assert resumed.losses == {key: loss for key, loss in whole.losses.items() if key > step + 1}
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
@@ -85,7 +85,7 @@ def test_a_second_signal_stops_at_once(make_trainer: Callable[..., Trainer], tmp
 
     with pytest.raises(SystemExit):
         fit(make_trainer, Disturbance(3, twice))
-    assert not list(tmp_path.glob("*.ckpt"))
+    assert not list(tmp_path.rglob("*.ckpt"))
 
 
 def test_the_state_of_an_error_is_kept_beside_the_last_checkpoint(
@@ -96,9 +96,9 @@ def test_the_state_of_an_error_is_kept_beside_the_last_checkpoint(
 
     with pytest.raises(RuntimeError, match="something broke"):
         fit(make_trainer, Disturbance(6, fail))
-    assert SafeCheckpointIO().load_checkpoint(tmp_path / "exception.ckpt")["global_step"] == 6
+    assert SafeCheckpointIO().load_checkpoint(tmp_path / "checkpoints" / "exception.ckpt")["global_step"] == 6
     assert "the state in which the error arose is in" in capfd.readouterr().err
-    assert not (tmp_path / "last.ckpt").exists()
+    assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
 
 
 def test_it_comes_after_all_others_that_save(make_trainer: Callable[..., Trainer], tmp_path: Path) -> None:
@@ -107,6 +107,15 @@ def test_it_comes_after_all_others_that_save(make_trainer: Callable[..., Trainer
     with pytest.raises(SystemExit):
         fit(make_trainer, disturbance, None, best)
     assert (tmp_path / "best.ckpt").is_file()
+
+
+@pytest.mark.parametrize("others", [[], [ModelCheckpoint(filename="last")]])
+def test_a_run_without_other_checkpoints_is_warned_of(
+    make_trainer: Callable[..., Trainer], recwarn: pytest.WarningsRecorder, others: list[Callback]
+) -> None:
+    fit(make_trainer, Disturbance(-1, lambda: None), None, *others)
+    told = [warning for warning in recwarn if "give a ModelCheckpoint beside SaveOnInterrupt" in str(warning.message)]
+    assert len(told) == (0 if others else 1)
 
 
 def test_a_bar_that_nobody_reads_any_more_ends_no_run() -> None:

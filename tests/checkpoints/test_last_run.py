@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from lit_awm.checkpoints.last_run import compare
 
 
@@ -16,6 +18,14 @@ def test_a_run_whose_rates_fall_over_its_length_may_be_resumed_for_longer() -> N
     scheduler = "model.init_args.policy_module.init_args.scheduler.init_args"
     assert honoured == [f"{scheduler}.over: 12 before, 20 now", "trainer.max_epochs: 12 before, 20 now"]
     assert not refused
+
+
+@pytest.mark.parametrize("part", ["reward", "critic"])
+def test_the_sizes_of_what_rewards_and_values_are_learned_by_are_decided_by_the_checkpoint(part: str) -> None:
+    before, now = ({"model": {"init_args": {part: {"init_args": {"hidden_dim": size}}}}} for size in (64, 128))
+    honoured, refused = compare(before, now)
+    assert not honoured
+    assert refused == [f"model.init_args.{part}.init_args.hidden_dim: 64 before, 128 now"]
 
 
 def test_other_settings_of_a_schedule_are_decided_by_the_checkpoint() -> None:

@@ -160,15 +160,19 @@ def test_a_reward_of_its_own_is_fitted_with_the_world_model_and_lent_to_the_teac
     assert torch.equal(predicted.reward, reward_fn(states, actions, predicted.state))
 
 
+@pytest.mark.parametrize("reward", [None, RewardModel])
 @pytest.mark.parametrize("ignore_noise", [True, False])
 def test_the_teacher_decides_what_is_noise_if_the_world_model_is_to_ignore_any(
-    make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch, ignore_noise: bool
+    make_trainer: Callable[..., Trainer],
+    monkeypatch: pytest.MonkeyPatch,
+    ignore_noise: bool,
+    reward: type[RewardModel] | None,
 ) -> None:
     data = make_data(teacher_updates=2, env_options={"distractors": 2})  # bioreactor, two distractors, clock
     decisions = [torch.tensor([False, True, False, False]), torch.tensor([False, False, True, False])]
     monkeypatch.setattr("lit_awm.modules.world_model.find_noise", lambda *_: decisions.pop(0))
     teacher, options = partial(MarkovWorldModel, hidden_dim=8), {"ignore_noise": ignore_noise}
-    module = make_module(data, teacher=teacher, world_model_module=partial(WorldModelModule, **options))
+    module = make_module(data, teacher=teacher, reward=reward, world_model_module=partial(WorldModelModule, **options))
     make_trainer(max_epochs=1).fit(module, data)
     assert module.teacher is not None
     for model in (module.teacher.world_model, module.world_model.world_model, module.policy.policy):
