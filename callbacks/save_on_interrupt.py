@@ -24,7 +24,7 @@ class SaveOnInterrupt(Checkpoint):
     """Save a checkpoint and stop, at the end of the update or epoch in which SIGINT (Ctrl-C) or SIGTERM arrives.
 
     The checkpoint is ``last.ckpt``, in the folder of the ``ModelCheckpoint`` beside it, and a run goes on from it
-    exactly (``lit-awm fit ... --resume``). Without one nothing else is saved: Lightning adds none where this callback is.
+    exactly (``lit-awm fit ... --resume``). Without one nothing else is saved: Lightning adds none beside this.
     The process ends with status 128 plus the number of the signal. A second signal stops it at once, without saving.
 
     After an error in an update, or later, a checkpoint of the state as it was is saved as ``exception.ckpt``, to look
