@@ -196,13 +196,14 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert "format onnx needs onnx, onnxscript, onnxruntime: pip install 'lit-awm[onnx]'" in capsys.readouterr().err
 
 
-def test_a_policy_of_recordings_is_exported_with_the_known_reward_and_a_short_horizon() -> None:
+def test_a_policy_of_recordings_is_exported_without_them_with_the_known_reward_and_a_short_horizon() -> None:
     assert main(["collect", "--config", "harvest", "--episodes", "4", "--out", "r.npz"]) == 0
     options = ["--data.path", "r.npz", "--data.env", "harvest", "--data.env_options.episode_length", "100"]
     options += ["--model.known_reward", "true", "--data.turns", "1", "--data.slice_length", "4"]
     options += [f"--data.{phase}_updates=1" for phase in ("teacher", "world_model", "policy")]
     assert main(["fit", "--config", "offline_policy", *options, "--trainer.max_epochs", "1"]) == 0
     checkpoint = "runs/offline_policy/version_0/checkpoints/last.ckpt"
+    Path("r.npz").unlink()
     assert main(["export", checkpoint, "--formats", "safetensors", "--out", "there"]) == 0
     model = lit_awm.load_world_model("there")
     assert model.max_horizon == 4

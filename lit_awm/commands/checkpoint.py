@@ -10,9 +10,10 @@ from lightning.pytorch import LightningDataModule
 
 from lit_awm.checkpoints import CONFIG_KEY
 from lit_awm.checkpoints.files import DamagedFileError, unpack
-from lit_awm.data import ExperienceDataModule
+from lit_awm.data import ExperienceDataModule, TrajectoryDataModule
 from lit_awm.modules import AgentModule, AlternatingModule, PolicyModule
 from lit_awm.recipes import make_cli
+from lit_awm.usage import find_class
 
 Module: TypeAlias = AlternatingModule | PolicyModule | AgentModule
 
@@ -35,8 +36,9 @@ def load_run(path: Path) -> Run:
     module, data, checkpoint, recipe = rebuild(path)
     if not isinstance(data, ExperienceDataModule):
         raise ValueError(
-            f"checkpoint must hold the environment of an ExperienceDataModule, got a {type(data).__name__}: what was "
-            "learned from recordings can be exported, by `lit-awm export`."
+            "checkpoint must hold the environment of an ExperienceDataModule, got a "
+            f"{recipe['data']['class_path'].rpartition('.')[2]}: what was learned from recordings can be exported, by "
+            "`lit-awm export`."
         )
     return Run(module, data, checkpoint, recipe)
 
@@ -47,7 +49,7 @@ def rebuild(path: Path) -> tuple[Module, LightningDataModule | None, dict[str, A
     The file holds no code, but names classes and systems, whose modules are imported: load only what you trust.
 
     Returns:
-        The module, the data, the checkpoint and the recipe.
+        The module, the data, the checkpoint and the recipe. No recording is read: what stands for it knows sizes alone.
 
     Raises:
         ValueError: If there is no such file, or it holds no recipe of `lit-awm fit`, or no policy.
@@ -65,8 +67,24 @@ def rebuild(path: Path) -> tuple[Module, LightningDataModule | None, dict[str, A
         raise ValueError(
             f"checkpoint must come from `lit-awm fit`, which stores its recipe; {path} has none."
         ) from error
-    cli = make_cli(recipe | {"trainer": {"logger": False, "accelerator": "cpu"}}, run=False)
+    parts = recipe | {"trainer": {"logger": False, "accelerator": "cpu"}, "data": _data_of(recipe, checkpoint)}
+    cli = make_cli(parts, run=False)
     if not isinstance(module := cli.model, Module):
         raise ValueError(f"checkpoint must hold a policy, got a {type(module).__name__}.")
     module.load_state_dict(checkpoint["state_dict"])
     return module, cli.datamodule, checkpoint, recipe
+
+
+def _data_of(recipe: dict[str, Any], checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Return the data of a recipe, or what stands for them if they are recorded, which may be anywhere by now."""
+    data: dict[str, Any] = recipe["data"]
+    if not issubclass(find_class(data["class_path"]), TrajectoryDataModule):
+        return data
+    sizes = {
+        f"{kind}_dim": next(
+            len(value) for name, value in checkpoint["state_dict"].items() if name.endswith(f"{kind}_scaler.mean")
+        )
+        for kind in ("state", "action")
+    }
+    options = {name: data["init_args"].get(name) for name in ("env", "env_options")}
+    return {"class_path": "lit_awm.data.absent.AbsentRecording", "init_args": sizes | options}
