@@ -44,7 +44,7 @@ def fill(buffer: ExperienceBuffer, steps: int, checkpoint: Path, progress: bool)
     make = partial(make_env, SYSTEM, episode_length=EPISODE)
     env = make(ENVS)
     exploration = Exploration(None, env.action_spec.shape[-1], 0.0, 10.0)
-    collector, files = EpisodeCollector("single", 1, env, make, exploration, seed=0), SafeCheckpointIO()
+    collector, files = EpisodeCollector("single", 1, env, make, exploration, EPISODE, seed=0), SafeCheckpointIO()
     most = 0.0
     for _ in tqdm(range(steps // (EPISODE * ENVS)), disable=not progress, unit="round"):
         buffer.add(collector.collect(buffer.collected))

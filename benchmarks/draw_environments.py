@@ -14,7 +14,7 @@ from tensordict.nn import TensorDictModule
 from tqdm import tqdm
 
 from lit_awm.analysis.trajectories import draw_trajectory
-from lit_awm.data.exploration import Exploration
+from lit_awm.data.exploration import STEP, Exploration, tell_rewards
 from lit_awm.envs import SYSTEMS, load_optimum, make_env
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -24,9 +24,9 @@ MARKERS = "<!-- optima: .*? -->\n", "<!-- end of optima -->"
 def draw(name: str) -> None:
     """Draw an episode with random actions beside the optimum."""
     torch.manual_seed(0)
-    env = make_env(name)
+    env = tell_rewards(make_env(name))
     at_random = Exploration(None, env.action_spec.shape[-1], noise=0.0, mean_hold=10.0)
-    actor = TensorDictModule(at_random, in_keys=["observation", "is_init"], out_keys=["action"])
+    actor = TensorDictModule(at_random, in_keys=list(STEP), out_keys=["action"])
     episode = env.rollout(env.episode_length, actor)
     cost = -episode["next", "reward"].sum(dim=(1, 2))
     evaluation = TensorDict({"episode": episode, "cost": cost}, batch_size=[1])

@@ -23,7 +23,15 @@ from lightning.pytorch import Callback
 from lit_awm.cli import resolve_recipes
 from lit_awm.recipes import make_cli
 
-MATHEMATICS = ("loss of the world model", "imagined return", "backward passes", "clipping", "optimizers")
+MATHEMATICS = (
+    "loss of the world model",
+    "loss of the teacher",
+    "labels of the teacher",
+    "choice by the teacher",
+    "imagined return",
+    "backward passes",
+    "optimizers",
+)
 
 HOOKS = ("on_train_batch_start", "on_train_batch_end", "on_before_optimizer_step", "on_train_epoch_end")
 
@@ -80,7 +88,11 @@ def profile(recipe: str, epochs: int, more: list[str]) -> tuple[dict[str, float]
         watch.watch(module.world_model, "loss_and_metrics", "loss of the world model")
         watch.watch(module.policy, "loss_and_metrics", "imagined return")
         watch.watch(module, "manual_backward", "backward passes")
-        watch.watch(module, "clip_gradients", "clipping")
+        if module.teacher is not None:
+            watch.watch(module.teacher, "loss_and_metrics", "loss of the teacher")
+            watch.watch(module.teacher, "add_to", "labels of the teacher")
+            watch.watch(module, "_choose_policy", "choice by the teacher")
+        watch.watch(data, "try_policy", "trial")
         watch.watch(module, "log_dict", "logging of metrics")
         watch.watch(data, "collect", "collecting episodes")
         watch.watch(data, "sample_trajectories", "sampling from the buffer")

@@ -86,7 +86,7 @@ def learn_theirs(task: tuple[str, int]) -> dict[str, Any]:
 def learn(seeds: int, workers: int, out: Path, progress: bool) -> list[dict[str, Any]]:
     """Return the regrets of both implementations."""
     jobs = [Job("sac", system, STEPS, seed) for system in SYSTEMS for seed in range(seeds)]
-    rows = run_whole_study(jobs, out, EPISODES, workers, progress=progress)
+    rows = run_whole_study(jobs, out, EPISODES, workers, [f"--data.agent_updates={STEPS}"], progress)
     names = ("system", "seed", "regret")
     ours = [{name: row[name] for name in names} | {"implementation": "lit-awm"} for row in rows]
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:

@@ -53,7 +53,7 @@ def measure_collector(kind: Any, workers: int, busy: float) -> Row:
     sizes = env.observation_spec["observation"].shape[-1], env.action_spec.shape[-1]
     exploration = Exploration(DeterministicPolicy(*sizes), sizes[1], 0.3, 10.0)
     exploration.at_random.fill_(False)
-    collector = EpisodeCollector(kind, workers, env, make, exploration, seed=0)
+    collector = EpisodeCollector(kind, workers, env, make, exploration, STEPS, seed=0)
     collector.collect(0)
     ages, begin = list[float](), time.perf_counter()
     for number in range(1, ROUNDS + 1):

@@ -32,7 +32,8 @@ def command(kind: str, out: Path, checkpoint: Path | None = None) -> list[str]:
 def run(kind: str, out: Path, checkpoint: Path | None = None) -> list[Told]:
     """Run by two processes and return what each of them has told."""
     out.mkdir(parents=True, exist_ok=True)
-    ended = subprocess.run(command(kind, out, checkpoint), capture_output=True, text=True, env=environment())
+    words, options = command(kind, out, checkpoint), {"capture_output": True, "text": True, "timeout": 600}
+    ended = subprocess.run(words, env=environment(), **options)
     assert ended.returncode == 0, ended.stderr[-3000:]
     return [torch.load(out / f"rank_{rank}.pt", weights_only=False) for rank in range(2)]
 
@@ -124,6 +125,7 @@ def test_a_run_that_loses_a_process_ends_soon_and_says_so(killed: int, tmp_path:
         int(child) for child in children if b"LOCAL_RANK=1" in Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
     ]
     os.kill((process.pid, other)[killed], signal.SIGKILL)
+    deadline = time.monotonic() + 120
     _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
     assert "Error" in errors

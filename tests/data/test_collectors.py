@@ -76,7 +76,9 @@ def test_whoever_does_not_wait_acts_by_a_policy_that_is_older() -> None:
     try:
         assert collector.collect(0).shape == (4, 6)
         assert collector.staleness == 0
+        deadline = time.monotonic() + 120
         while collector._collector.queue_out.empty():  # it has gone on and is done with another round
+            assert time.monotonic() < deadline
             time.sleep(0.1)
         with torch.no_grad():
             for parameter in policy_of(collector).parameters():
