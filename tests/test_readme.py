@@ -13,7 +13,10 @@ from lit_awm.cli import main
 
 pytestmark = pytest.mark.program
 
-COMMANDS = "fit|collect|oracle|gradients|landscape|reproduce|benchmark|study|report"  # whose words are checked
+NUMBERS = {"oracle": "starts", "benchmark": "batch", "study": "seeds", "collect": "episodes"}
+NUMBERS |= dict.fromkeys(("gradients", "landscape"), "states")
+OTHERS = ("reproduce", "report", "evaluate", "export", "play", "doctor", "validate", "envs")
+COMMANDS = "|".join(["fit", *NUMBERS, *OTHERS])  # whose words are checked
 ROOT = Path(__file__).parent.parent
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))}
 
@@ -37,12 +40,12 @@ def test_the_command_lines_parse(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.yaml").write_text("trainer: {max_epochs: 3}\n")
     commands = re.findall(
-        rf"(?:^|`)lit-awm ((?:{COMMANDS}) .*?)(?: > \S+)?(?: +#.*|`.*)?$",
+        rf"(?:^|`)(?:\w+=\S+ |srun )*lit-awm ((?:{COMMANDS}) .*?)(?: > \S+)?(?: +#.*|`.*)?$",
         PAGES[page],
         flags=re.MULTILINE,
     )
     assert len(commands) >= 4
-    for command in commands:
+    for command in (each for each in commands if "..." not in each):
         arguments = [word for word in shlex.split(command) if word != "--print_config"]
         monkeypatch.setattr("sys.argv", ["lit-awm"])
         if "--help" in arguments:
@@ -51,14 +54,12 @@ def test_the_command_lines_parse(
             with pytest.raises(SystemExit) as stop:
                 main([*arguments, "--print_config"])
             assert stop.value.code == 0, command
-        elif arguments[0] in ("reproduce", "report"):
+        elif arguments[0] in OTHERS:
             with pytest.raises(SystemExit):
                 main([*arguments, "--nothing"])
             assert "unrecognized arguments: --nothing" in capsys.readouterr().err, command
         else:  # all else is in order if a number of 0 is what is complained about
-            number = {"oracle": "starts", "benchmark": "batch", "study": "seeds", "collect": "episodes"}.get(
-                arguments[0], "states"
-            )
+            number = NUMBERS[arguments[0]]
             with pytest.raises(SystemExit):
                 main([*arguments, f"--{number}", "0"])
             assert f"{number} must be at least 1, got 0" in capsys.readouterr().err, command
