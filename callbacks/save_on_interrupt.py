@@ -109,5 +109,6 @@ class SaveOnInterrupt(Checkpoint):
 
     @staticmethod
     def _folder(trainer: Trainer) -> Path:
-        found = [Path(each.dirpath) for each in trainer.checkpoint_callbacks if getattr(each, "dirpath", None)]
-        return found[0] if found else (run_folder(trainer) or Path(trainer.default_root_dir)) / "checkpoints"
+        folders = [getattr(each, "dirpath", None) for each in trainer.checkpoint_callbacks]
+        found = next((Path(folder) for folder in folders if folder), None)
+        return found or (run_folder(trainer) or Path(trainer.default_root_dir)) / "checkpoints"
