@@ -256,7 +256,7 @@ def _choose_accelerator(trainer: Any) -> None:
     """Do not leave it to Lightning where it would take Apple's GPU, which has no double precision."""
     if trainer.accelerator == "auto" and MPSAccelerator.is_available():
         trainer.accelerator = "cpu"
-        print("on the CPU: Apple's GPUs have no double precision")  # noqa: T201
+        print("on the CPU: Apple's GPUs have no double precision", file=sys.stderr)  # noqa: T201
 
 
 def _first_cause(error: BaseException) -> str:

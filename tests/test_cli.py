@@ -320,7 +320,7 @@ def test_apples_gpus_are_left_alone_unless_asked_for(
 ) -> None:
     monkeypatch.setattr("lightning.pytorch.accelerators.MPSAccelerator.is_available", lambda: True)
     assert run("fit", "--config", "bear_populations", *SMALL, "--trainer.accelerator", "auto") == 0
-    assert "on the CPU: Apple's GPUs have no double precision" in capsys.readouterr().out
+    assert "on the CPU: Apple's GPUs have no double precision" in capsys.readouterr().err
 
 
 def test_a_run_is_gone_on_with_whatever_other_folders_there_are(capsys: pytest.CaptureFixture[str]) -> None:
