@@ -221,7 +221,7 @@ COMMANDS = [  # with words of the error
     ("export", "required: checkpoint"),
     ("export text.ckpt --out text.ckpt", "out must be a folder that can be written to, got 'text.ckpt'"),
     ("validate --config bear_populations", "validate must be given a checkpoint to score, by --ckpt_path, got none"),
-    ("validate --config bear_populations --ckpt_path last", "by --ckpt_path, got none"),
+    ("validate --config bear_populations --ckpt_path last", "must mean a run with a checkpoint, got none in runs"),
     (
         "validate --config bear_populations --ckpt_path other.pt",
         "ckpt_path must be a checkpoint of a Lightning trainer",
