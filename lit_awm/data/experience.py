@@ -319,10 +319,7 @@ class ExperienceDataModule(LightningDataModule):
         if self.buffer.is_for_agent:
             return "Lower `slice_length`, and with it the `context_length` of the policy."
         if isinstance(self.env.base_env, ControlEnv):  # whose exits no state tells of
-            return (
-                "Lower `slice_length`; or, if a step is too long for the integrator, raise `episode_length`, or its "
-                "`substeps`."
-            )
+            return "Lower `slice_length`; or, if steps are too long to integrate, raise `episode_length` or `substeps`."
         return "Lower `slice_length`; or let the world model learn when they end, by `continuation`."
 
     def sample_trajectories(self) -> TensorDict:

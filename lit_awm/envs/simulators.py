@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torchrl.data import Bounded
+from torchrl.data import Bounded, TensorSpec
 from torchrl.envs import (
     ActionScaling,
     CatTensors,
@@ -132,15 +132,7 @@ def make_simulator(
         raise
     except Exception as error:  # each package has errors of its own for a task that it does not know
         raise ValueError(f"env must name a task of {PACKAGES[suite]}, got {name!r}: {error}") from error
-    spec = first.action_spec
-    if not isinstance(spec, Bounded):
-        raise ValueError(f"env must have continuous, bounded actions, got {name!r} with {type(spec).__name__}.")
-    farthest = float(torch.stack([spec.space.low, spec.space.high]).abs().max())
-    if not farthest <= LARGEST_ACTION:
-        raise ValueError(
-            f"env must have actions with bounds up to {LARGEST_ACTION:g}, to which those of a policy are scaled, got "
-            f"{name!r} with {farthest:g}, which stands for none."
-        )
+    _check_actions(name, first.action_spec)
     keys = sorted(first.observation_spec.keys(True, True), key=str)
     scalars = [key for key in keys if first.observation_spec[key].ndim == 0]
     first.close()
@@ -153,3 +145,14 @@ def make_simulator(
     env.append_transform(StepCounter(max_steps=episode_length))
     env.append_transform(ActionScaling())
     return env
+
+
+def _check_actions(name: str, spec: TensorSpec) -> None:
+    if not isinstance(spec, Bounded):
+        raise ValueError(f"env must have continuous, bounded actions, got {name!r} with {type(spec).__name__}.")
+    farthest = float(torch.stack([spec.space.low, spec.space.high]).abs().max())
+    if not farthest <= LARGEST_ACTION:
+        raise ValueError(
+            f"env must have actions with bounds up to {LARGEST_ACTION:g}, to which those of a policy are scaled, got "
+            f"{name!r} with {farthest:g}, which stands for none."
+        )
