@@ -7,6 +7,7 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 
 from lit_awm.envs import KnownReward, make_env
+from lit_awm.envs.known import find_clock_step
 
 
 class AbsentRecording(LightningDataModule):
@@ -31,4 +32,4 @@ class AbsentRecording(LightningDataModule):
         if env is not None:
             recorded = make_env(env, **(env_options or {}))
             self.known_reward_fn = KnownReward(recorded) if KnownReward.is_known(recorded) else None
-            self.clock_step = 2 / recorded.episode_length if "clock" in recorded.observation_spec.keys() else None
+            self.clock_step = find_clock_step(recorded)

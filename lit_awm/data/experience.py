@@ -23,6 +23,7 @@ from lit_awm.data.returns import add_returns
 from lit_awm.data.schedule import make_loop
 from lit_awm.distributed import check_ranks, gather_objects, process_count, rank
 from lit_awm.envs import ControlEnv, KnownReward, KnownStep, load_optimum, make_env
+from lit_awm.envs.known import find_clock_step
 from lit_awm.envs.simulators import SimulatorEnv
 from lit_awm.loops import AlternatingLoop
 from lit_awm.models import Policy
@@ -182,7 +183,7 @@ class ExperienceDataModule(LightningDataModule):
     @property
     def clock_step(self) -> float | None:
         """What the clock at the end of the observation advances by in a step, or None if there is no clock."""
-        return 2 / self.env.episode_length if "clock" in self.env.observation_spec.keys() else None
+        return find_clock_step(self.env)
 
     # -- Lightning ------------------------------------------------------------------------------------------------
 

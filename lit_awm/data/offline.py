@@ -22,6 +22,7 @@ from lit_awm.data.generators import generator_states, set_generator_states
 from lit_awm.data.schedule import make_loop
 from lit_awm.distributed import check_ranks, gather_objects, process_count, rank
 from lit_awm.envs import KnownReward, load_optimum, make_env
+from lit_awm.envs.known import find_clock_step
 from lit_awm.loops import AlternatingLoop
 from lit_awm.models import Policy
 
@@ -136,8 +137,7 @@ class TrajectoryDataModule(LightningDataModule):
     @property
     def clock_step(self) -> float | None:
         """What the clock at the end of the observation advances by in a step, or None if there is no clock."""
-        env = self.eval_env
-        return 2 / env.episode_length if env is not None and "clock" in env.observation_spec.keys() else None
+        return None if self.eval_env is None else find_clock_step(self.eval_env)
 
     # -- Lightning ------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,11 @@ from torchrl.envs import TransformedEnv
 from lit_awm.envs.control import ControlEnv
 
 
+def find_clock_step(env: TransformedEnv) -> float | None:
+    """Return what the clock at the end of an observation advances by in a step, or None if there is no clock."""
+    return 2 / env.episode_length if "clock" in env.observation_spec.keys() else None
+
+
 class _Known(nn.Module):
     """Read observations and actions in physical units.
 
