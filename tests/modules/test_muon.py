@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.optim import Adam, Muon
 
-from lit_awm.modules import MuonAdam
+from lit_awm.modules import MuonAdam, muon
+from lit_awm.modules.muon import orthogonalize
 
 
 def make_model() -> nn.Sequential:
@@ -24,7 +25,9 @@ def train(model: nn.Module, *optimizers: torch.optim.Optimizer, steps: int = 5) 
             optimizer.step()
 
 
-def test_it_is_muon_on_hidden_matrices_and_adam_on_the_rest() -> None:
+def test_it_is_muon_on_hidden_matrices_and_adam_on_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal to the bit to torch's, once matrices are rounded as it rounds them."""
+    monkeypatch.setattr(muon, "orthogonalize", lambda matrix: orthogonalize(matrix.bfloat16()))
     ours, theirs = make_model(), make_model()
     train(ours, MuonAdam(ours.parameters(), lr=0.02, adam_lr=0.003))
     hidden = theirs[2].weight
@@ -32,6 +35,38 @@ def test_it_is_muon_on_hidden_matrices_and_adam_on_the_rest() -> None:
     train(theirs, Muon([hidden], lr=0.02, weight_decay=0.0), Adam(others, lr=0.003))
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (48, 16), (16, 48)])
+def test_singular_values_come_near_one_and_vectors_stay(shape: tuple[int, int]) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    # None negligible: five steps raise what is above a thousandth of the norm.
+    matrix = left @ torch.diag(values.clamp(min=0.01 * matrix.norm())) @ right
+    rotated = left.T @ orthogonalize(matrix) @ right.T
+    assert torch.allclose(rotated, torch.diag(rotated.diagonal()), atol=1e-9)
+    assert rotated.diagonal().min() > 0.65
+    assert rotated.diagonal().max() < 1.25
+
+
+def test_single_precision_is_kept() -> None:
+    matrix = torch.randn(24, 40, generator=torch.Generator().manual_seed(0))
+    single, double = orthogonalize(matrix), orthogonalize(matrix.double())
+    assert single.dtype == torch.float32
+    assert torch.allclose(single.double(), double, atol=1e-5)  # in bfloat16 it would be off by a hundredth
+
+
+def test_a_matrix_of_zeros_stays() -> None:
+    assert torch.equal(orthogonalize(torch.zeros(16, 16)), torch.zeros(16, 16))
+
+
+def test_matrices_without_a_gradient_stay() -> None:
+    model = make_model()
+    optimizer = MuonAdam(model.parameters())
+    before = model[2].weight.detach().clone()
+    model[4].bias.sum().backward()
+    optimizer.step()
+    assert torch.equal(model[2].weight, before)
 
 
 def test_a_restored_optimizer_goes_on_exactly() -> None:
