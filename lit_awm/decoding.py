@@ -20,8 +20,7 @@ EAGER = 2  # steps, of which each would be compiled for itself: the memory is em
 
 
 def _take_step(world_model: WorldModel, act: Actor, carry: Any, state: Tensor) -> tuple[Any, Tensor]:
-    carry, state, _ = world_model.step(carry, act(state))
-    return carry, state
+    return world_model.advance(carry, act(state))
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ TEACHER_UPDATES, WORLD_MODEL_UPDATES, POLICY_UPDATES = 2, 4, 4
 SCHEDULES: dict[str, Callable[[], Callback]] = {
     "curriculum": lambda: HorizonCurriculum(4, 2),
     "adaptive": lambda: AdaptiveHorizon(2, threshold=1e-6, every=2),
+    "guided": lambda: HorizonCurriculum(4, 2),
 }
 
 
@@ -74,12 +75,13 @@ def fit(
         policy_module=partial(
             PolicyModule,
             imagination_horizon=8,
-            imagination="warm",
-            policy_input_gradient=0.5,
+            imagination="auto",
+            policy_input_gradient=0.0 if schedule == "guided" else 0.5,
             action_noise=0.1,
             scheduler=partial(CosineRestarts, period=5),
         ),
         teacher=partial(MarkovWorldModel, hidden_dim=8),
+        guide=schedule == "guided",
         known_reward=True,
         known_reward_fn=data.known_reward_fn,
         clock_step=data.clock_step,
@@ -93,7 +95,7 @@ def fit(
 
 @pytest.fixture(params=SCHEDULES)
 def schedule(request: pytest.FixtureRequest) -> str:
-    """What changes the horizon during the run."""
+    """What changes the horizon during the run; guided imagination decodes, the others are warm."""
     return request.param
 
 

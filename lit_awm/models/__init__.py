@@ -5,6 +5,7 @@ from lit_awm.models.attention import AttentionBackbone
 from lit_awm.models.backbone import Backbone
 from lit_awm.models.continuation import Continuation
 from lit_awm.models.critic import ActionCritic, Critic
+from lit_awm.models.guided import GuidedWorldModel
 from lit_awm.models.history import HistoryWorldModel
 from lit_awm.models.markov import MarkovWorldModel
 from lit_awm.models.policy import DeterministicPolicy, Policy, TanhNormalPolicy
@@ -28,6 +29,7 @@ __all__ = [
     "Critic",
     "DeterministicPolicy",
     "DriftStandardizer",
+    "GuidedWorldModel",
     "HistoryWorldModel",
     "MarkovWorldModel",
     "Policy",

@@ -93,6 +93,15 @@ class MarkovWorldModel(StepwiseWorldModel):
         next_state, reward = self._advance(carry, action)
         return next_state, next_state, reward
 
+    def next_state(self, state: Tensor, action: Tensor) -> Tensor:
+        """Return the state ``(..., S)`` that follows after an action ``(..., A)``, and not what that earns."""
+        return self._decode(self._outputs(state, action).mean(dim=0), state)
+
+    def advance(self, carry: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Take one action ``(B, A)``; return the carry and the next state ``(B, S)``, and not what that earns."""
+        state = self.next_state(carry, action)
+        return state, state
+
     def _outputs(self, states: Tensor, actions: Tensor) -> Tensor:
         inputs = self._inputs(states, actions)
         return torch.stack([network(inputs) for network in self.networks])

@@ -169,6 +169,14 @@ class WorldModel(nn.Module, ABC):
     def step(self, carry: Any, action: Tensor) -> tuple[Any, Tensor, Tensor]:
         """Take one action ``(B, A)``; return the carry, the next state ``(B, S)`` and the reward ``(B,)``."""
 
+    def advance(self, carry: Any, action: Tensor) -> tuple[Any, Tensor]:
+        """Take one action ``(B, A)`` as ``step`` does; return the carry and the next state ``(B, S)``.
+
+        For a model that has less to do where nobody asks what a step earns, or for a gradient.
+        """
+        carry, state, _ = self.step(carry, action)
+        return carry, state
+
     def extend(self, carry: Any, actions: Tensor) -> tuple[Any, Tensor, Tensor]:
         """Take the next actions ``(B, C, A)``, one or more.
 

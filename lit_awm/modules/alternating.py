@@ -16,7 +16,7 @@ from torch import Tensor
 from lit_awm.checks import check_count
 from lit_awm.distributed import OwnReduction, average_gradients, check_strategy, load_ranks, save_ranks
 from lit_awm.envs import KnownReward
-from lit_awm.models import Policy, RewardFn, RewardModel, SimulatorWorldModel, StepFn, WorldModel
+from lit_awm.models import GuidedWorldModel, Policy, RewardFn, RewardModel, SimulatorWorldModel, StepFn, WorldModel
 from lit_awm.modules.candidates import Candidates, Champion
 from lit_awm.modules.latest_metrics import LatestMetrics
 from lit_awm.modules.optimization import gradient_norm, is_written, log_evaluation, prefixed
@@ -48,6 +48,9 @@ class AlternatingModule(LightningModule):
         teacher: Makes a model of single steps that labels trajectories for the world model, as ``world_model`` does;
             None for none. A simulator, which learns nothing, has none.
         teacher_module: Makes the module that fits the teacher.
+        guide: Whether the policy is optimised along the trajectories that the teacher imagines, by the derivatives of
+            the world model, see :class:`~lit_awm.models.GuidedWorldModel`; not along those of the world model. Without
+            a teacher it decides nothing.
         judge: Whether a pass ends with the policy, of those at the ends of its turns, that earns most as the teacher
             imagines it; not with the one that it begins with, if a trial has told what that earns. Otherwise, or
             without a teacher, or with a bootstrap but no ``judge_horizon``, it ends with the last one.
@@ -69,9 +72,9 @@ class AlternatingModule(LightningModule):
 
     Raises:
         ValueError: If ``accumulate`` or ``judge_horizon`` is below 1, ``accumulate`` above it with warm imagination,
-            ``gradient_clip_val`` is not positive, or a reward is to be known of which there is no function; when
-            training starts, if a strategy other than DDP divides the model, or there is a teacher and the batches are
-            too small to be halved.
+            ``gradient_clip_val`` is not positive, a reward is to be known of which there is no function, or the world
+            model cannot be guided; when training starts, if a strategy other than DDP divides the model, or there is a
+            teacher and the batches are too small to be halved.
 
     Attributes:
         phases: The phases, in their order.
@@ -89,6 +92,7 @@ class AlternatingModule(LightningModule):
         policy_module: Callable[[Policy, WorldModel], PolicyModule] = PolicyModule,
         teacher: Callable[[int, int], WorldModel] | None = None,
         teacher_module: Callable[[WorldModel], TeacherModule] = TeacherModule,
+        guide: bool = False,
         judge: bool = True,
         judge_horizon: int | None = None,
         reward: Callable[[int, int], RewardModel] | None = None,
@@ -114,19 +118,22 @@ class AlternatingModule(LightningModule):
             model.reward_fn, teacher = known_reward_fn, None  # a step tells what it earns
         self.world_model = world_model_module(model)
         _check_ends(model)
-        self.policy = policy_module(policy(state_dim, action_dim), model)
+        network = policy(state_dim, action_dim)
+        self.teacher, imagined = None, model
+        if teacher is not None:
+            if learned_reward is not None:
+                known["reward_fn"] = learned_reward.forward  # it is the world model's to fit
+            self.teacher = teacher_module(teacher(state_dim, action_dim, **known))
+            self.teacher.ignore_noise = self.world_model.ignore_noise
+            imagined = GuidedWorldModel(model, self.teacher.world_model) if guide else model
+        self.policy = policy_module(network, imagined)
         if accumulate > 1 and self.policy.imagination == "warm":
             raise ValueError(
                 f"accumulate must be 1 with imagination 'warm', got {accumulate}: the states that it reuses belong to "
                 "a whole batch. Use 'replay', or 'sequential' where policy_input_gradient is above 0."
             )
         self.gradient_clip_val, self.accumulate = gradient_clip_val, accumulate
-        self.teacher = None
-        if teacher is not None:
-            if learned_reward is not None:
-                known["reward_fn"] = learned_reward.forward  # it is the world model's to fit
-            self.teacher = teacher_module(teacher(state_dim, action_dim, **known))
-            self.teacher.ignore_noise = self.world_model.ignore_noise
+        if self.teacher is not None:
             self.policy.consult(self.teacher.world_model)
         self.policy.check_ensemble()
         self.phases = tuple(self._children())

@@ -79,6 +79,17 @@ def incremental(model: WorldModel, initial: Tensor, actions: Tensor) -> Predicti
 
 
 @EVERY
+def test_to_advance_is_to_take_a_step_without_what_it_earns(family: str) -> None:
+    model, initial = make(family), initial_states()
+    actions = torch.rand(4, 3, 2, dtype=torch.float64)
+    expected = incremental(model, initial, actions).state
+    carry = model.start(initial, 3)
+    for step, action in enumerate(actions.unbind(1)):
+        carry, state = model.advance(carry, action)
+        assert torch.equal(state, expected[:, step])
+
+
+@EVERY
 @pytest.mark.parametrize("known", [{}, {"reward_fn": known_reward}, {"clock_step": 2 / HORIZON}])
 def test_forward_on_its_own_predictions_equals_step(family: str, known: dict[str, Any]) -> None:
     model, initial = make(family, **known), initial_states()

@@ -16,11 +16,13 @@ from torch.utils.data import DataLoader
 
 from lit_awm.callbacks import GradientNormMonitor
 from lit_awm.data import ExperienceDataModule
+from lit_awm.imagination import imagine
 from lit_awm.models import (
     ActionsWorldModel,
     CausalTransformer,
     Continuation,
     DeterministicPolicy,
+    GuidedWorldModel,
     MarkovWorldModel,
     RewardModel,
     SimulatorWorldModel,
@@ -160,6 +162,24 @@ def test_a_reward_of_its_own_is_fitted_with_the_world_model_and_lent_to_the_teac
     assert torch.equal(predicted.reward, reward_fn(states, actions, predicted.state))
 
 
+def test_a_guided_policy_imagines_what_the_teacher_does(make_trainer: Callable[..., Trainer]) -> None:
+    data = make_data(teacher_updates=2)
+    teacher = partial(MarkovWorldModel, hidden_dim=8)
+    module = make_module(data, teacher=teacher, guide=True, known_reward=True, imagination="auto")
+    make_trainer(max_epochs=1).fit(module, data)
+    guided, policy = module.policy.world_model, module.policy.policy.eval()
+    assert isinstance(guided, GuidedWorldModel)
+    assert module.teacher is not None
+    assert guided.guide is module.teacher.world_model
+    assert guided.world_model is module.world_model.world_model
+    start = torch.rand(2, data.state_dim)
+    start[:, -1] = -1  # the clock
+    imagined = imagine(guided, policy, start, 10)
+    assert torch.allclose(imagined.rewards.sum(1), module.teacher.judge(start, 10, policy), rtol=1e-5)
+    plain = make_module(data, guide=True, known_reward=True)  # without a teacher there is none that could guide
+    assert plain.policy.world_model is plain.world_model.world_model
+
+
 @pytest.mark.parametrize("reward", [None, RewardModel])
 @pytest.mark.parametrize("ignore_noise", [True, False])
 def test_the_teacher_decides_what_is_noise_if_the_world_model_is_to_ignore_any(
@@ -259,6 +279,7 @@ def test_a_scheduler_that_waits_for_a_plateau_is_refused(make_trainer: Callable[
         ({"gradient_clip_val": 0.0}, "gradient_clip_val must be positive or null, got 0"),
         ({"gradient_clip_val": float("nan")}, "gradient_clip_val must be positive or null, got nan"),
         ({"accumulate": 2, "imagination": "warm"}, "accumulate must be 1 with imagination 'warm', got 2"),
+        ({"guide": True, "teacher": MarkovWorldModel}, "guide needs a reward that is a function.*`guide: false`"),
     ],
 )
 def test_bad_arguments_are_refused(options: dict[str, Any], words: str) -> None:
