@@ -28,7 +28,7 @@ from lit_awm.actor import Actor
 from lit_awm.checks import check_at_least, check_count
 from lit_awm.costates import CostateIteration, sweep
 from lit_awm.decoding import CompiledDecoder, decode
-from lit_awm.models import GuidedWorldModel, Policy, Prediction, WorldModel
+from lit_awm.models import Policy, Prediction, WorldModel
 from lit_awm.models.continuation import while_it_goes_on
 
 Method = Literal["sequential", "replay", "warm"]
@@ -125,7 +125,7 @@ def cheapest_method(
     """
     if world_model.reads_later_states or (checkpoint and policy_input_gradient > 0):
         return "sequential"
-    if not policy.is_stochastic and not isinstance(world_model, GuidedWorldModel):
+    if not policy.is_stochastic:
         return "warm"
     return "sequential" if policy_input_gradient > 0 and not compile_decoding else "replay"
 

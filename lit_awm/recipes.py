@@ -51,7 +51,7 @@ MODELS = "--model.world_model=lit_awm.models."
 BACKBONE = "--model.world_model.backbone=lit_awm.models."
 POSITIONS = "--model.world_model.backbone.max_horizon={length}"
 NO_TEACHER = "--model.teacher=null"
-HISTORY = [f"{MODELS}HistoryWorldModel", f"{BACKBONE}CausalTransformer", POSITIONS, "--model.guide=false"]
+HISTORY = [f"{MODELS}HistoryWorldModel", f"{BACKBONE}CausalTransformer", POSITIONS, "--model.guide_from=null"]
 FAMILIES: dict[str, list[str]] = {  # what each one changes in a recipe, see ``options_of``
     "actions": [f"{MODELS}ActionsWorldModel"],
     "actions_gru": [f"{MODELS}ActionsWorldModel", f"{BACKBONE}RecurrentBackbone"],

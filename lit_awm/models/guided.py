@@ -55,14 +55,14 @@ class GuidedWorldModel(WorldModel):
         if world_model.reads_later_states:
             raise ValueError(
                 "world_model must be one that reads no state but the first to be guided, like ActionsWorldModel, got "
-                f"{type(world_model).__name__}. Set `guide: false`."
+                f"{type(world_model).__name__}. Set `guide_from: null`."
             )
         if not isinstance(guide, MarkovWorldModel):
             raise ValueError(f"guide must be a MarkovWorldModel, got {type(guide).__name__}.")
         if world_model.reward_fn is None:
             raise ValueError(
                 "guide needs a reward that is a function of states and actions, got a world model that predicts it. "
-                "Set `known_reward: true` or a `reward`, or `guide: false`."
+                "Set `known_reward: true` or a `reward`, or `guide_from: null`."
             )
         super().__init__(
             world_model.state_dim,
@@ -72,6 +72,7 @@ class GuidedWorldModel(WorldModel):
         )
         self.world_model, self.guide, self.continuation = world_model, guide, world_model.continuation
         self.state_scaler, self.action_scaler = world_model.state_scaler, world_model.action_scaler
+        self.reward_scaler = world_model.reward_scaler
 
     @property
     def max_horizon(self) -> int | None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from lit_awm.checks import check_count
 from lit_awm.distributed import OwnReduction, average_gradients, check_strategy, load_ranks, save_ranks
 from lit_awm.envs import KnownReward
-from lit_awm.models import GuidedWorldModel, Policy, RewardFn, RewardModel, SimulatorWorldModel, StepFn, WorldModel
+from lit_awm.models import Policy, RewardFn, RewardModel, SimulatorWorldModel, StepFn, WorldModel
 from lit_awm.modules.candidates import Candidates, Champion
 from lit_awm.modules.latest_metrics import LatestMetrics
 from lit_awm.modules.optimization import gradient_norm, is_written, log_evaluation, prefixed
@@ -48,9 +48,9 @@ class AlternatingModule(LightningModule):
         teacher: Makes a model of single steps that labels trajectories for the world model, as ``world_model`` does;
             None for none. A simulator, which learns nothing, has none.
         teacher_module: Makes the module that fits the teacher.
-        guide: Whether the policy is optimised along the trajectories that the teacher imagines, by the derivatives of
-            the world model, see :class:`~lit_awm.models.GuidedWorldModel`; not along those of the world model. Without
-            a teacher it decides nothing.
+        guide_from: The pass, from 0, from which on the policy is optimised along the trajectories that the teacher
+            imagines, by the derivatives of the world model, see :class:`~lit_awm.models.GuidedWorldModel`; None for
+            none. Without a teacher it decides nothing.
         judge: Whether a pass ends with the policy, of those at the ends of its turns, that earns most as the teacher
             imagines it; not with the one that it begins with, if a trial has told what that earns. Otherwise, or
             without a teacher, or with a bootstrap but no ``judge_horizon``, it ends with the last one.
@@ -71,10 +71,10 @@ class AlternatingModule(LightningModule):
             slices that are filled up.
 
     Raises:
-        ValueError: If ``accumulate`` or ``judge_horizon`` is below 1, ``accumulate`` above it with warm imagination,
-            ``gradient_clip_val`` is not positive, a reward is to be known of which there is no function, or the world
-            model cannot be guided; when training starts, if a strategy other than DDP divides the model, or there is a
-            teacher and the batches are too small to be halved.
+        ValueError: If ``accumulate`` or ``judge_horizon`` is below 1, ``guide_from`` below 0, ``accumulate`` above 1
+            with warm imagination, ``gradient_clip_val`` is not positive, a reward is to be known of which there is no
+            function, or the world model cannot be guided; when training starts, if a strategy other than DDP divides
+            the model, or there is a teacher and the batches are too small to be halved.
 
     Attributes:
         phases: The phases, in their order.
@@ -92,7 +92,7 @@ class AlternatingModule(LightningModule):
         policy_module: Callable[[Policy, WorldModel], PolicyModule] = PolicyModule,
         teacher: Callable[[int, int], WorldModel] | None = None,
         teacher_module: Callable[[WorldModel], TeacherModule] = TeacherModule,
-        guide: bool = False,
+        guide_from: int | None = None,
         judge: bool = True,
         judge_horizon: int | None = None,
         reward: Callable[[int, int], RewardModel] | None = None,
@@ -105,8 +105,8 @@ class AlternatingModule(LightningModule):
     ) -> None:
         super().__init__()
         check_count(1, accumulate=accumulate)
-        if judge_horizon is not None:
-            check_count(1, judge_horizon=judge_horizon)
+        check_count(1, judge_horizon=1 if judge_horizon is None else judge_horizon)
+        check_count(0, guide_from=guide_from or 0)
         if gradient_clip_val is not None and not gradient_clip_val > 0:
             raise ValueError(f"gradient_clip_val must be positive or null, got {gradient_clip_val}.")
         known_reward_fn = _known_reward_fn(known_reward, known_reward_fn)
@@ -118,28 +118,26 @@ class AlternatingModule(LightningModule):
             model.reward_fn, teacher = known_reward_fn, None  # a step tells what it earns
         self.world_model = world_model_module(model)
         _check_ends(model)
-        network = policy(state_dim, action_dim)
-        self.teacher, imagined = None, model
-        if teacher is not None:
-            if learned_reward is not None:
-                known["reward_fn"] = learned_reward.forward  # it is the world model's to fit
-            self.teacher = teacher_module(teacher(state_dim, action_dim, **known))
-            self.teacher.ignore_noise = self.world_model.ignore_noise
-            imagined = GuidedWorldModel(model, self.teacher.world_model) if guide else model
-        self.policy = policy_module(network, imagined)
+        self.policy = policy_module(policy(state_dim, action_dim), model)
         if accumulate > 1 and self.policy.imagination == "warm":
             raise ValueError(
                 f"accumulate must be 1 with imagination 'warm', got {accumulate}: the states that it reuses belong to "
                 "a whole batch. Use 'replay', or 'sequential' where policy_input_gradient is above 0."
             )
         self.gradient_clip_val, self.accumulate = gradient_clip_val, accumulate
-        if self.teacher is not None:
+        self.teacher = None
+        if teacher is not None:
+            if learned_reward is not None:
+                known["reward_fn"] = learned_reward.forward  # it is the world model's to fit
+            self.teacher = teacher_module(teacher(state_dim, action_dim, **known))
+            self.teacher.ignore_noise = self.world_model.ignore_noise
             self.policy.consult(self.teacher.world_model)
+            self.policy.follow(None if guide_from is None else self.teacher.world_model)  # or refuse at once
         self.policy.check_ensemble()
         self.phases = tuple(self._children())
         self.optimized_phases = tuple(name for name, child in self._children().items() if child.trained_parameters())
         self.automatic_optimization = False
-        self.judge, self.judge_horizon = judge, judge_horizon
+        self.judge, self.judge_horizon, self.guide_from = judge, judge_horizon, guide_from
         self._candidates, self._champion, self._last_phase = Candidates(), Champion(), ""
         self._latest, self._outcome = LatestMetrics(), LatestMetrics()  # of the phases, and of a whole pass
         self._reduction = OwnReduction()
@@ -234,6 +232,8 @@ class AlternatingModule(LightningModule):
                 batch = self.teacher.add_to(batch, self.policy.policy)
         elif phase != self._last_phase:  # a turn begins
             self._keep_candidate()
+        if phase == "policy":
+            self.policy.follow(self._guide())
         self._last_phase = phase
         if phase in self.optimized_phases:
             optimizers = self.optimizers()
@@ -260,6 +260,11 @@ class AlternatingModule(LightningModule):
         if child is self.teacher or self.teacher is None or not self.teacher.has_learned:
             return None
         return self.teacher.world_model.state_scaler.ignored
+
+    def _guide(self) -> WorldModel | None:
+        """Return what the policy follows in this pass, the teacher or nothing."""
+        is_late = self.guide_from is not None and self.trainer.current_epoch >= self.guide_from
+        return self.teacher.world_model if is_late and self.teacher is not None and self.teacher.has_learned else None
 
     def on_train_epoch_end(self) -> None:
         self._outcome.log(self, batch_size=1, sync_dist=True)

@@ -15,7 +15,7 @@ from lit_awm.checks import check_at_least, check_count
 from lit_awm.decoding import CompiledDecoder
 from lit_awm.distributed import load_ranks, save_ranks
 from lit_awm.imagination import Imagined, Method, cheapest_method, check_method, imagine
-from lit_awm.models import MarkovWorldModel, Policy, WorldModel
+from lit_awm.models import GuidedWorldModel, MarkovWorldModel, Policy, WorldModel
 from lit_awm.models.continuation import while_it_goes_on
 from lit_awm.modules.bootstrap import ValueBootstrap
 from lit_awm.modules.frozen import Frozen
@@ -114,6 +114,7 @@ class PolicyModule(LightningModule):
         self.action_noise, self.entropy_weight = action_noise, entropy_weight
         self.disagreement_weight = disagreement_weight
         self.ensemble: list[MarkovWorldModel] = []  # in a list, so that it is no part of this module
+        self.guided: list[GuidedWorldModel] = []
         self.consult(world_model)
         self.optimizer, self.scheduler = optimizer, scheduler
         self.bootstrap = None if bootstrap is None else bootstrap(policy.state_dim)
@@ -145,6 +146,17 @@ class PolicyModule(LightningModule):
         if isinstance(model, MarkovWorldModel) and len(model.networks) > 1:
             self.ensemble = [model]
 
+    def follow(self, guide: WorldModel | None) -> None:
+        """Imagine along the trajectories of a guide, see :class:`~lit_awm.models.GuidedWorldModel`; None for no longer.
+
+        Raises:
+            ValueError: If the world model cannot be guided, or not by this model.
+        """
+        if guide is None:
+            self.guided = []
+        elif not self.guided or self.guided[0].guide is not guide:
+            self.guided = [GuidedWorldModel(self.world_model, guide)]
+
     def check_ensemble(self) -> None:
         """Reject a penalty for which there is no ensemble, before the first step.
 
@@ -169,7 +181,8 @@ class PolicyModule(LightningModule):
 
     def loss_and_metrics(self, batch: TensorDict) -> tuple[Tensor, dict[str, Tensor]]:
         """Return minus the mean imagined return (and entropy bonus), and what is known about it."""
-        initial = self.world_model.without_ignored(batch["observation"])
+        model = self.guided[0] if self.guided else self.world_model
+        initial = model.without_ignored(batch["observation"])
         horizon, warm = self.imagination_horizon, self._warm_start
         goes_on = self.imagination == "warm" and warm.fits(initial, horizon)
         if not goes_on:
@@ -181,10 +194,12 @@ class PolicyModule(LightningModule):
         method, options = self.imagination, dict[str, Any]()
         if method == "warm":
             method, options = warm.prepare(initial, horizon if self.policy_input_gradient > 0 else None)
+            if isinstance(model, GuidedWorldModel) and method == "warm":  # decoding takes it less than to converge
+                options |= {"previous_states": None, "refine": 0}
         if method != "sequential":
             options["decoder"] = self._decoder
         imagined = imagine(
-            self.world_model,
+            model,
             self.policy,
             initial,
             horizon,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lit_awm.costates import CostateIteration
-from lit_awm.imagination import cheapest_method, imagine
+from lit_awm.imagination import imagine
 from lit_awm.models import (
     ActionsWorldModel,
     CausalTransformer,
@@ -141,20 +141,13 @@ def test_what_is_ignored_and_the_clock_are_those_of_the_world_model() -> None:
     assert torch.allclose(states[0, :, -1], torch.linspace(0, 1, HORIZON + 1, dtype=torch.float64))
 
 
-def test_warm_imagination_which_lags_behind_is_not_chosen_for_it() -> None:
-    model, guide = make_parts()
-    guided = GuidedWorldModel(model, guide)
-    assert cheapest_method(model, make_policy(model)) == "warm"
-    assert cheapest_method(guided, make_policy(guided)) == "replay"
-
-
 def test_a_model_that_cannot_be_guided_is_refused() -> None:
     _, guide = make_parts()
     history = HistoryWorldModel(3, 2, CausalTransformer(16, 1, 2, max_horizon=HORIZON), reward_fn=reward)
-    with pytest.raises(ValueError, match=r"no state but the first to be guided.*got HistoryWorldModel.*`guide: false`"):
+    with pytest.raises(ValueError, match=r"no state but the first to be guided.*got History.*`guide_from: null`"):
         GuidedWorldModel(history, guide)
     with pytest.raises(ValueError, match="guide must be a MarkovWorldModel, got ActionsWorldModel"):
         GuidedWorldModel(make_parts()[0], make_parts()[0])
     unrewarded = ActionsWorldModel(3, 2, CausalTransformer(16, 1, 2, max_horizon=HORIZON))
-    with pytest.raises(ValueError, match=r"reward that is a function of states and actions.*`guide: false`"):
+    with pytest.raises(ValueError, match=r"reward that is a function of states and actions.*`guide_from: null`"):
         GuidedWorldModel(unrewarded, guide)

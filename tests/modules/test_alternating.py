@@ -22,7 +22,6 @@ from lit_awm.models import (
     CausalTransformer,
     Continuation,
     DeterministicPolicy,
-    GuidedWorldModel,
     MarkovWorldModel,
     RewardModel,
     SimulatorWorldModel,
@@ -162,13 +161,17 @@ def test_a_reward_of_its_own_is_fitted_with_the_world_model_and_lent_to_the_teac
     assert torch.equal(predicted.reward, reward_fn(states, actions, predicted.state))
 
 
-def test_a_guided_policy_imagines_what_the_teacher_does(make_trainer: Callable[..., Trainer]) -> None:
+@pytest.mark.parametrize("imagination", ["sequential", "replay", "warm"])
+def test_from_some_pass_on_a_policy_imagines_what_the_teacher_does(
+    make_trainer: Callable[..., Trainer], imagination: str
+) -> None:
     data = make_data(teacher_updates=2)
     teacher = partial(MarkovWorldModel, hidden_dim=8)
-    module = make_module(data, teacher=teacher, guide=True, known_reward=True, imagination="auto")
+    module = make_module(data, teacher=teacher, guide_from=1, known_reward=True, imagination=imagination)
     make_trainer(max_epochs=1).fit(module, data)
-    guided, policy = module.policy.world_model, module.policy.policy.eval()
-    assert isinstance(guided, GuidedWorldModel)
+    assert not module.policy.guided
+    make_trainer(max_epochs=2).fit(module, data)
+    (guided,), policy = module.policy.guided, module.policy.policy.eval()
     assert module.teacher is not None
     assert guided.guide is module.teacher.world_model
     assert guided.world_model is module.world_model.world_model
@@ -176,8 +179,21 @@ def test_a_guided_policy_imagines_what_the_teacher_does(make_trainer: Callable[.
     start[:, -1] = -1  # the clock
     imagined = imagine(guided, policy, start, 10)
     assert torch.allclose(imagined.rewards.sum(1), module.teacher.judge(start, 10, policy), rtol=1e-5)
-    plain = make_module(data, guide=True, known_reward=True)  # without a teacher there is none that could guide
-    assert plain.policy.world_model is plain.world_model.world_model
+    _, metrics = module.policy.loss_and_metrics(TensorDict({"observation": start}, batch_size=[2]))
+    assert torch.allclose(metrics["return"], imagined.rewards.sum(1).mean(), rtol=1e-5)
+    make_trainer(max_epochs=2).fit(plain := make_module(data, guide_from=0, known_reward=True), data)
+    assert not plain.policy.guided  # without a teacher there is none that could guide
+
+
+def test_a_guided_policy_decodes_in_every_update_of_warm_imagination(make_trainer: Callable[..., Trainer]) -> None:
+    data = make_data(teacher_updates=2)
+    teacher = partial(MarkovWorldModel, hidden_dim=8)
+    module = make_module(data, teacher=teacher, guide_from=0, known_reward=True, imagination="warm")
+    make_trainer(max_epochs=1).fit(module, data)
+    batch = TensorDict({"observation": torch.rand(2, data.state_dim)}, batch_size=[2])
+    told = [module.policy.loss_and_metrics(batch)[1] for _ in range(2)][1]
+    assert told["has_decoded"] == 1
+    assert told["residual"] < 1e-5  # the policy reads what the guide goes through
 
 
 @pytest.mark.parametrize("reward", [None, RewardModel])
@@ -279,7 +295,8 @@ def test_a_scheduler_that_waits_for_a_plateau_is_refused(make_trainer: Callable[
         ({"gradient_clip_val": 0.0}, "gradient_clip_val must be positive or null, got 0"),
         ({"gradient_clip_val": float("nan")}, "gradient_clip_val must be positive or null, got nan"),
         ({"accumulate": 2, "imagination": "warm"}, "accumulate must be 1 with imagination 'warm', got 2"),
-        ({"guide": True, "teacher": MarkovWorldModel}, "guide needs a reward that is a function.*`guide: false`"),
+        ({"guide_from": -1}, "guide_from must be at least 0, got -1"),
+        ({"guide_from": 1, "teacher": MarkovWorldModel}, "guide needs a reward that is.*`guide_from: null`"),
     ],
 )
 def test_bad_arguments_are_refused(options: dict[str, Any], words: str) -> None:
