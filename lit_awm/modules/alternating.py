@@ -132,7 +132,8 @@ class AlternatingModule(LightningModule):
             self.teacher = teacher_module(teacher(state_dim, action_dim, **known))
             self.teacher.ignore_noise = self.world_model.ignore_noise
             self.policy.consult(self.teacher.world_model)
-            self.policy.follow(None if guide_from is None else self.teacher.world_model)  # or refuse at once
+            if guide_from is not None:
+                self.policy.follow(self.teacher.world_model)  # which refuses now what it cannot later
         self.policy.check_ensemble()
         self.phases = tuple(self._children())
         self.optimized_phases = tuple(name for name, child in self._children().items() if child.trained_parameters())

@@ -113,7 +113,7 @@ class PolicyModule(LightningModule):
         self.policy_input_gradient, self.checkpoint = policy_input_gradient, checkpoint
         self.action_noise, self.entropy_weight = action_noise, entropy_weight
         self.disagreement_weight = disagreement_weight
-        self.ensemble: list[MarkovWorldModel] = []  # in a list, so that it is no part of this module
+        self.ensemble: list[MarkovWorldModel] = []  # in lists, so that they are no part of this module
         self.guided: list[GuidedWorldModel] = []
         self.consult(world_model)
         self.optimizer, self.scheduler = optimizer, scheduler
@@ -147,10 +147,10 @@ class PolicyModule(LightningModule):
             self.ensemble = [model]
 
     def follow(self, guide: WorldModel | None) -> None:
-        """Imagine along the trajectories of a guide, see :class:`~lit_awm.models.GuidedWorldModel`; None for no longer.
+        """Imagine along the trajectories of a guide from now on, or of none.
 
         Raises:
-            ValueError: If the world model cannot be guided, or not by this model.
+            ValueError: If :class:`~lit_awm.models.GuidedWorldModel` refuses it or the world model.
         """
         if guide is None:
             self.guided = []
@@ -194,7 +194,7 @@ class PolicyModule(LightningModule):
         method, options = self.imagination, dict[str, Any]()
         if method == "warm":
             method, options = warm.prepare(initial, horizon if self.policy_input_gradient > 0 else None)
-            if isinstance(model, GuidedWorldModel) and method == "warm":  # decoding takes it less than to converge
+            if isinstance(model, GuidedWorldModel) and method == "warm":  # of which a pass corrects one step more
                 options |= {"previous_states": None, "refine": 0}
         if method != "sequential":
             options["decoder"] = self._decoder
