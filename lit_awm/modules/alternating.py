@@ -104,8 +104,7 @@ class AlternatingModule(LightningModule):
         accumulate: int = 1,
     ) -> None:
         super().__init__()
-        check_count(1, accumulate=accumulate)
-        check_count(1, judge_horizon=1 if judge_horizon is None else judge_horizon)
+        check_count(1, accumulate=accumulate, judge_horizon=1 if judge_horizon is None else judge_horizon)
         check_count(0, guide_from=guide_from or 0)
         if gradient_clip_val is not None and not gradient_clip_val > 0:
             raise ValueError(f"gradient_clip_val must be positive or null, got {gradient_clip_val}.")
