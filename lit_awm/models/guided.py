@@ -13,7 +13,7 @@ from torch import Tensor
 from lit_awm.models.markov import MarkovWorldModel
 from lit_awm.models.world_model import Prediction, WorldModel
 
-FARTHEST = 20.0  # standard deviations from the mean of the data, beyond which a guide knows nothing
+FARTHEST = 20.0  # standard deviations from the mean of the data, beyond which a model of single steps knows nothing
 
 
 class GuidedCarry(NamedTuple):

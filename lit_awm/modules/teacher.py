@@ -17,6 +17,7 @@ from lit_awm.checks import check_at_least, check_count
 from lit_awm.data.exploration import usual_hold
 from lit_awm.models import MarkovWorldModel, Policy, WorldModel
 from lit_awm.models.continuation import while_it_goes_on
+from lit_awm.models.guided import FARTHEST
 from lit_awm.modules.optimization import default_optimizer
 from lit_awm.modules.schedules import Schedule, check_least, value_at
 from lit_awm.modules.world_model import WorldModelModule
@@ -24,7 +25,6 @@ from lit_awm.modules.world_model import WorldModelModule
 LABELLED_AT_ONCE = 10  # batches of trajectories, since to label one takes nearly as long
 FOLLOWING = 0.75  # share of labelled trajectories that follow the policy
 LEAST_SURVIVAL = 0.01  # of an episode, below which it does not matter what the teacher knows
-FARTHEST = 20.0  # standard deviations from the mean of the data, beyond which it neither labels nor judges
 
 
 class TeacherModule(WorldModelModule):

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from lit_awm.models import DeterministicPolicy, MarkovWorldModel, Policy
+from lit_awm.models.guided import FARTHEST
 from lit_awm.modules.candidates import Candidates, Champion
-from lit_awm.modules.teacher import FARTHEST, TeacherModule
+from lit_awm.modules.teacher import TeacherModule
 
 
 def make_policy(bias: float) -> DeterministicPolicy:
