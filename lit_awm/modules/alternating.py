@@ -228,6 +228,7 @@ class AlternatingModule(LightningModule):
         elif phase == "world_model":
             self.policy.adopt_statistics()
             self.policy.forget()
+            self.world_model.is_guided = self._guide() is not None
             if self.teacher is not None and self.teacher.has_learned:  # as always but in a dry run of two batches
                 batch = self.teacher.add_to(batch, self.policy.policy)
         elif phase != self._last_phase:  # a turn begins

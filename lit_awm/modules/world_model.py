@@ -44,6 +44,8 @@ class WorldModelModule(LightningModule):
         compile_model: Whether the pass through the model is compiled, which takes a minute at first and pays for large
             models and on GPUs. Compiling the whole module by ``torch.compile(module)`` fails in Lightning's logging.
         sensitivity_weight: Weight of the relative error of differences between twins, where a batch has any.
+        guided_sensitivity_weight: The same as long as ``is_guided``: no more than the derivatives of the world model
+            are used then, and they are what differences stand for.
         continuation: Makes, from ``S``, what learns in which states episodes end (``next``: ``terminated``); None where
             none ends but by the clock.
         ignore_noise: Whether components of the state that are noise, neither predictable nor of any use to predict
@@ -52,8 +54,12 @@ class WorldModelModule(LightningModule):
             the teacher decides, and this holds for both.
 
     Raises:
-        ValueError: If ``sensitivity_weight`` is negative, or optimizer or scheduler cannot be made of its arguments;
-            for a batch, if it does not tell where episodes were terminated and the model is to learn it.
+        ValueError: If a weight is negative, or optimizer or scheduler cannot be made of its arguments; for a batch, if
+            it does not tell where episodes were terminated and the model is to learn it.
+
+    Attributes:
+        is_guided: Whether the policy goes through the states of a guide by the derivatives of this world model, see
+            :class:`~lit_awm.models.GuidedWorldModel`; an :class:`~lit_awm.modules.AlternatingModule` tells.
     """
 
     phases = ("world_model",)
@@ -65,12 +71,14 @@ class WorldModelModule(LightningModule):
         scheduler: LRSchedulerCallable | None = None,
         compile_model: bool = False,
         sensitivity_weight: float = 0.02,
+        guided_sensitivity_weight: float = 1.0,
         continuation: Callable[[int], Continuation] | None = None,
         ignore_noise: bool = True,
     ) -> None:
         super().__init__()
-        check_at_least(0, sensitivity_weight=sensitivity_weight)
-        self.world_model, self.sensitivity_weight = world_model, sensitivity_weight
+        check_at_least(0, sensitivity_weight=sensitivity_weight, guided_sensitivity_weight=guided_sensitivity_weight)
+        self.world_model, self.is_guided = world_model, False
+        self.sensitivity_weight, self.guided_sensitivity_weight = sensitivity_weight, guided_sensitivity_weight
         self.ignore_noise = ignore_noise
         if continuation is not None:
             world_model.continuation = continuation(world_model.state_dim)
@@ -112,7 +120,7 @@ class WorldModelModule(LightningModule):
         if self._learns_differences(batch):
             weight = batch["twin_weight"][:, 0]
             parts["sensitivity_error"] = _sensitivity_error(predicted, target, scale, weight)
-            loss = loss + self.sensitivity_weight * parts["sensitivity_error"]
+            loss = loss + self._weight_of_differences * parts["sensitivity_error"]
         return loss, {name: value.detach() for name, value in {"loss": loss, **parts}.items()}
 
     def _reward_loss(self, reward_fn: RewardModel, batch: TensorDict) -> Tensor:
@@ -134,9 +142,13 @@ class WorldModelModule(LightningModule):
         errors = F.binary_cross_entropy_with_logits(odds, 1 - ended.squeeze(-1).to(odds), reduction="none")
         return _mean_of_recorded(errors, batch)
 
+    @property
+    def _weight_of_differences(self) -> float:
+        return self.guided_sensitivity_weight if self.is_guided else self.sensitivity_weight
+
     def _learns_differences(self, batch: TensorDict) -> bool:
         reads_later_states = self.world_model.reads_later_states  # and is told what actions have changed
-        return self.sensitivity_weight > 0 and not reads_later_states and "twin_weight" in batch.keys()
+        return self._weight_of_differences > 0 and not reads_later_states and "twin_weight" in batch.keys()
 
     def _predict(self, batch: TensorDict) -> tuple[Tensor, Tensor, Tensor]:
         """Return what each member predicts ``(M, B, H, D)``, what is right, and the scale of errors, ``(B, H, D)``.

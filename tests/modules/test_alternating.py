@@ -170,7 +170,9 @@ def test_from_some_pass_on_a_policy_imagines_what_the_teacher_does(
     module = make_module(data, teacher=teacher, guide_from=1, known_reward=True, imagination=imagination)
     make_trainer(max_epochs=1).fit(module, data)
     assert not module.policy.guided
+    assert not module.world_model.is_guided
     make_trainer(max_epochs=2).fit(module, data)
+    assert module.world_model.is_guided
     (guided,), policy = module.policy.guided, module.policy.policy.eval()
     assert module.teacher is not None
     assert guided.guide is module.teacher.world_model
@@ -183,6 +185,7 @@ def test_from_some_pass_on_a_policy_imagines_what_the_teacher_does(
     assert torch.allclose(metrics["return"], imagined.rewards.sum(1).mean(), rtol=1e-5)
     make_trainer(max_epochs=2).fit(plain := make_module(data, guide_from=0, known_reward=True), data)
     assert not plain.policy.guided  # without a teacher there is none that could guide
+    assert not plain.world_model.is_guided
 
 
 def test_a_guided_policy_decodes_in_every_update_of_warm_imagination(make_trainer: Callable[..., Trainer]) -> None:

@@ -77,6 +77,8 @@ def test_what_is_not_explained_of_the_difference_between_twins_is_an_error() -> 
     torch.testing.assert_close(metrics["sensitivity_error"], shares.mean(), rtol=1e-3, atol=0)
     alone, _ = WorldModelModule(model, sensitivity_weight=0).loss_and_metrics(data)
     torch.testing.assert_close(loss, alone + 3 * shares.mean(), rtol=1e-3, atol=0)
+    module.is_guided = True  # so that no more than its derivatives are used
+    torch.testing.assert_close(module.loss(data), alone + shares.mean(), rtol=1e-3, atol=0)
 
     for parameter in model.parameters():
         torch.nn.init.zeros_(parameter)  # it thinks that nothing depends on actions: all is left unexplained
