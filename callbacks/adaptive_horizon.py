@@ -69,7 +69,7 @@ class AdaptiveHorizon(HorizonCallback):
             with torch.random.fork_rng():
                 torch.manual_seed(update)
                 measured = measure_gradients(
-                    module.world_model,
+                    module.imagines_in,
                     module.policy,
                     initial,
                     [self.horizon],

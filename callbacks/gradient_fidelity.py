@@ -15,7 +15,7 @@ from lit_awm.models import SimulatorWorldModel
 
 
 class GradientFidelity(Callback):
-    """Compare, in every validation, the policy gradient through the world model with that through the true simulator.
+    """Compare, in every validation, the policy gradient in imagination with that through the true simulator.
 
     It logs ``policy/gradient_cosine``, ``policy/gradient_ratio`` (norm over that of the true one) and, where initial
     states differ, ``policy/gradient_snr`` (norm of the mean over the root of the total variance over initial states).
@@ -60,7 +60,7 @@ class GradientFidelity(Callback):
         without_cudnn = torch.backends.cudnn.flags(enabled=False)
         with torch.enable_grad(), torch.inference_mode(False), torch.random.fork_rng(), without_cudnn:
             measured = []
-            for world_model in (module.world_model, simulator):
+            for world_model in (module.imagines_in, simulator):
                 torch.manual_seed(0)  # a stochastic policy meets the same noise in both
                 measured += measure_gradients(
                     world_model,

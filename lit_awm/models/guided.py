@@ -87,9 +87,10 @@ class GuidedWorldModel(WorldModel):
             actions: ``(B, H, A)``.
 
         Raises:
-            ValueError: If the shapes do not fit the model, or ``H`` is beyond ``max_horizon``.
+            ValueError: If the shapes do not fit the model or each other, or ``H`` is beyond ``max_horizon``.
         """
-        self.check_sequences(states, actions)
+        self.guide.check_sequences(states, actions)  # which reads all of them
+        self.world_model.check_sequences(states, actions)
         predicted, _ = self.world_model(states, actions)
         with torch.no_grad():
             known = self._near(self.guide.next_state(states, actions))

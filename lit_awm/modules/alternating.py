@@ -16,7 +16,7 @@ from torch import Tensor
 from lit_awm.checks import check_count
 from lit_awm.distributed import OwnReduction, average_gradients, check_strategy, load_ranks, save_ranks
 from lit_awm.envs import KnownReward
-from lit_awm.models import Policy, RewardFn, RewardModel, SimulatorWorldModel, StepFn, WorldModel
+from lit_awm.models import GuidedWorldModel, Policy, RewardFn, RewardModel, SimulatorWorldModel, StepFn, WorldModel
 from lit_awm.modules.candidates import Candidates, Champion
 from lit_awm.modules.latest_metrics import LatestMetrics
 from lit_awm.modules.optimization import gradient_norm, is_written, log_evaluation, prefixed
@@ -132,7 +132,7 @@ class AlternatingModule(LightningModule):
             self.teacher.ignore_noise = self.world_model.ignore_noise
             self.policy.consult(self.teacher.world_model)
             if guide_from is not None:
-                self.policy.follow(self.teacher.world_model)  # which refuses now what it cannot later
+                GuidedWorldModel(model, self.teacher.world_model)  # which refuses now what it cannot later
         self.policy.check_ensemble()
         self.phases = tuple(self._children())
         self.optimized_phases = tuple(name for name, child in self._children().items() if child.trained_parameters())

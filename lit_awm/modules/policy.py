@@ -40,7 +40,7 @@ class PolicyModule(LightningModule):
         policy_input_gradient: Share of the gradient that passes through the states that the policy reads.
         tolerance: If states (in standard deviations) or the gradient through them (relative to its norm) have changed
             by more than this in an update, ``"warm"`` refines or solves for them in the next one; see
-            :class:`~lit_awm.modules.warm_start.WarmStart`.
+            :class:`~lit_awm.modules.warm_start.WarmStart`. Along a guide states are decoded in every update.
         refine: The most passes without gradient by which ``"warm"`` then refines states.
         checkpoint: Whether to save memory by computing predictions once more in the backward pass, see
             :func:`~lit_awm.imagination.imagine`.
@@ -129,6 +129,11 @@ class PolicyModule(LightningModule):
         """The policy that collects experience and is evaluated."""
         return self.policy
 
+    @property
+    def imagines_in(self) -> WorldModel:
+        """What the policy acts in: the world model, or the trajectories of a guide by its derivatives."""
+        return self.guided[0] if self.guided else self.world_model
+
     def trained_parameters(self) -> list[nn.Parameter]:
         """Return the parameters that this module optimises."""
         critic = [] if self.bootstrap is None else self.bootstrap.trained_parameters()
@@ -181,7 +186,7 @@ class PolicyModule(LightningModule):
 
     def loss_and_metrics(self, batch: TensorDict) -> tuple[Tensor, dict[str, Tensor]]:
         """Return minus the mean imagined return (and entropy bonus), and what is known about it."""
-        model = self.guided[0] if self.guided else self.world_model
+        model = self.imagines_in
         initial = model.without_ignored(batch["observation"])
         horizon, warm = self.imagination_horizon, self._warm_start
         goes_on = self.imagination == "warm" and warm.fits(initial, horizon)

@@ -7,11 +7,13 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
+from lit_awm.analysis import measure_gradients
 from lit_awm.callbacks import GradientFidelity
 from lit_awm.data import ExperienceDataModule
 from lit_awm.models import (
     ActionsWorldModel,
     DeterministicPolicy,
+    GuidedWorldModel,
     MarkovWorldModel,
     RecurrentBackbone,
     RewardModel,
@@ -71,6 +73,20 @@ def test_a_wrong_model_has_not_and_watching_changes_nothing(make_trainer: Callab
         weights.append(torch.cat([parameter.detach().flatten() for parameter in module.policy.parameters()]))
     assert abs(trainer.callback_metrics["policy/gradient_ratio"].item() - 1) > 1e-3
     assert torch.equal(*weights)
+
+
+def test_the_gradient_of_a_guided_policy_is_that_along_the_guide(make_trainer: Callable[..., Trainer]) -> None:
+    module, data = make("actions_gru", known_reward=True)
+    guide = make("markov", known_reward=True)[0].world_model
+    module.follow(guide)
+    callback = GradientFidelity(4)
+    trainer = make_trainer(max_epochs=1, callbacks=[callback])
+    trainer.fit(module, data)
+    assert callback._initial is not None
+    assert callback._simulator is not None
+    models = GuidedWorldModel(module.world_model, guide), callback._simulator
+    ours, truth = (measure_gradients(model, module.policy, callback._initial, [8])[0] for model in models)
+    assert trainer.callback_metrics["policy/gradient_cosine"].item() == pytest.approx(ours.fidelity(truth)[0], abs=1e-5)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -69,6 +69,12 @@ def test_values_are_the_guides_and_derivatives_the_world_models() -> None:
     assert torch.allclose(found.reward, reward(at[:, :-1], actions, at[:, 1:]))
 
 
+def test_all_states_that_the_guide_goes_through_have_to_be_given() -> None:
+    guided = GuidedWorldModel(*make_parts())
+    with pytest.raises(ValueError, match=r"states must have B and H of actions \(2, 6\), got \(2, 1\)"):
+        guided(initial().unsqueeze(1), torch.zeros(2, HORIZON, 2, dtype=torch.float64))
+
+
 def test_no_gradient_reaches_the_guide() -> None:
     model, guide = make_parts()
     guided = GuidedWorldModel(model, guide)

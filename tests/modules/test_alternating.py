@@ -168,6 +168,7 @@ def test_from_some_pass_on_a_policy_imagines_what_the_teacher_does(
     data = make_data(teacher_updates=2)
     teacher = partial(MarkovWorldModel, hidden_dim=8)
     module = make_module(data, teacher=teacher, guide_from=1, known_reward=True, imagination=imagination)
+    assert not module.policy.guided  # a child can be fitted alone
     make_trainer(max_epochs=1).fit(module, data)
     assert not module.policy.guided
     assert not module.world_model.is_guided
