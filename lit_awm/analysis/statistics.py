@@ -8,6 +8,7 @@ Shape legend: ``R`` resamplings.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -28,11 +29,13 @@ class Interval(NamedTuple):
 
 
 def interquartile_mean(scores: Scores) -> float:
-    """Return the mean of the middle half of all scores, of all tasks together.
+    """Return the mean of the middle half of all scores, of all tasks together, each of which counts the same.
 
     Example:
         >>> interquartile_mean([[0.0, 1.0, 2.0, 100.0]])
         1.5
+        >>> interquartile_mean([[0.0], [1.0, 1.0, 1.0]])
+        0.5
     """
     return float(trim_mean(_pool(scores), 0.25))
 
@@ -130,7 +133,9 @@ def _share_of_wins(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 
 def _pool(scores: Scores) -> Array:
-    return np.concatenate([np.asarray(task, dtype=float) for task in _check(scores)])
+    """Return the scores of all tasks, those of tasks with fewer runs more often."""
+    most = math.lcm(*(len(task) for task in _check(scores)))
+    return np.concatenate([np.repeat(np.asarray(task, dtype=float), most // len(task)) for task in scores])
 
 
 def _check(scores: Scores) -> Scores:

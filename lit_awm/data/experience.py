@@ -147,7 +147,7 @@ class ExperienceDataModule(LightningDataModule):
 
     @property
     def staleness(self) -> float | None:
-        """Updates by which the policy that acted in the last round was behind the latest; None if it never is."""
+        """Rounds by which the policy that acted in the last one was behind the latest; None if it never is."""
         if self.collector is None or self.collector_kind != "multi_async":
             return None
         return self.collector.staleness

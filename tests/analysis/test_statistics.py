@@ -24,6 +24,12 @@ def test_the_interquartile_mean_leaves_out_a_quarter_at_each_end_of_all_scores()
     assert interquartile_mean([[5.0]]) == 5.0
 
 
+def test_more_runs_of_an_easy_task_do_not_lower_the_interquartile_mean() -> None:
+    hard = [7.0, 8.0]
+    few, many = ([[1.0, 2.0] * count, hard] for count in (1, 50))
+    assert interquartile_mean(few) == interquartile_mean(many) == (2.0 + 7.0) / 2
+
+
 def test_the_median_is_that_of_the_means_of_tasks() -> None:
     assert median([[1.0, 3.0], [10.0], [4.0, 8.0]]) == 6.0
 
