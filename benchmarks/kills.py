@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import os
 import platform
 import random
@@ -94,11 +95,12 @@ def kill(folder: Path, epochs: int, kind: str, chance: random.Random) -> bool:
 
 
 def compare(ours: Path, theirs: Path) -> tuple[float, int]:
-    """Return the largest difference of a weight, and the number of rows in which the logs differ."""
+    """Return the largest difference of a weight (infinite if one is no number), and the rows in which logs differ."""
     files = [run / "checkpoints" / "last.ckpt" for run in (ours, theirs)]
     weights: list[dict[str, Any]] = [torch.load(file, weights_only=True)["state_dict"] for file in files]
     tensors = [name for name, value in weights[1].items() if isinstance(value, torch.Tensor)]
-    worst = max((weights[0][name].double() - weights[1][name].double()).abs().max().item() for name in tensors)
+    differences = [(weights[0][name].double() - weights[1][name].double()).abs().max().item() for name in tensors]
+    worst = max(math.inf if math.isnan(each) else each for each in differences)
     logs = []
     for run in (ours, theirs):
         with (run / "metrics.csv").open(newline="") as file:

@@ -63,9 +63,24 @@ def write(rows: Sequence[Row], path: Path) -> None:
 
 
 def merge(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
-    """Return all rows that have a score, in order; of two of the same run the new one."""
-    rows = {(row["method"], row["system"], int(row["episode_length"]), row["seed"]): row for row in [*old, *new]}
-    return [rows[key] for key in sorted(rows) if rows[key]["regret"]]
+    """Return all rows that have a score, in order; of two of the same run the new one.
+
+    Raises:
+        SystemExit: If a run is to take the place of one with another number of environment steps.
+    """
+    rows: dict[tuple[str, str, int, str], Row] = {}
+    for row in [*old, *new]:
+        key = (row["method"], row["system"], int(row["episode_length"]), row["seed"])
+        if not row.get("regret"):
+            continue
+        steps, before = row.get("env_steps"), rows.get(key, {}).get("env_steps")
+        if steps and before and float(steps) != float(before):
+            raise SystemExit(
+                f"env_steps of {' '.join(map(str, key))} must be {before} as before, got {steps}. "
+                f"Take the row out of {FILE} first."
+            )
+        rows[key] = row
+    return [rows[key] for key in sorted(rows)]
 
 
 def scores(rows: Sequence[Row], method: str, system: str, score: str = "regret") -> list[float]:
@@ -105,7 +120,11 @@ def means(rows: Sequence[Row]) -> Iterator[str]:
             counts = sorted({len(values) for values in table})
             runs = " to ".join(map(str, counts[:: max(1, len(counts) - 1)]))
             mean = with_interval(bootstrap(table), table, ".2%")
-            wins = "" if method == OURS else with_interval(improvement(tables[OURS], table), table, ".0%")
+            wins = (
+                ""
+                if method == OURS
+                else with_interval(improvement(tables[OURS], table), [*tables[OURS], *table], ".0%")
+            )
             yield f"| {len(shared)} | `{method}` | {runs} | {mean} | {wins} |"
 
 

@@ -55,6 +55,11 @@ class AdaptiveHorizon(HorizonCallback):
         self._last_norm: float | None = None
         self._signal_to_noise: float | None = None
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit":  # of which a checkpoint, read later, may tell how far it had come
+            self.horizon, self._measured, self._last_norm, self._signal_to_noise = self.start, None, None, None
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         module = policy_module(pl_module, type(self).__name__)
         assert self.full is not None

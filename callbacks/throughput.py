@@ -30,6 +30,10 @@ class Throughput(Callback):
         running = 0.0 if self._begin is None else time.perf_counter() - self._begin
         return self._elapsed_before + running
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":  # of which a checkpoint, read later, may tell how long it has taken
+            self._elapsed_before = 0.0
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._begin = time.perf_counter()
 

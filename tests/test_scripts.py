@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
 pytestmark = pytest.mark.program
 
@@ -109,6 +110,24 @@ def test_agents_of_both_packages_make_as_many_updates(monkeypatch: pytest.Monkey
     with pytest.raises(InterruptedError):
         script.learn(1, 1, tmp_path, False)
     assert [word for word in given[0] if "agent_updates" in word][-1] == "--data.agent_updates=100"  # one a step
+
+
+def test_rows_of_runs_are_taken_over_with_their_scores_and_no_other_budget() -> None:
+    merge = load("results").merge
+    row = {"method": "sac", "system": "harvest", "episode_length": "100", "seed": "0", "env_steps": "4900.0"}
+    old = [row | {"regret": "0.2"}]
+    assert merge(old, [row | {"regret": "0.1"}]) == [row | {"regret": "0.1"}]
+    assert merge(old, [row | {"regret": ""}, {**row, "seed": "1"}]) == old
+    with pytest.raises(SystemExit, match=r"env_steps of sac harvest 100 0 must be 4900.0 as before, got 9900"):
+        merge(old, [row | {"regret": "0.1", "env_steps": "9900"}])
+
+
+def test_a_weight_that_is_no_number_is_a_difference(tmp_path: Path) -> None:
+    for name, weight in (("ours", torch.nan), ("theirs", 1.0)):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+        torch.save({"state_dict": {"weight": torch.tensor([weight])}}, tmp_path / name / "checkpoints" / "last.ckpt")
+        (tmp_path / name / "metrics.csv").write_text("step\n1\n")
+    assert load("kills").compare(tmp_path / "ours", tmp_path / "theirs") == (torch.inf, 0)
 
 
 def test_an_optimum_is_found_anew() -> None:

@@ -48,6 +48,15 @@ def shared_tasks(runs: Sequence[Run], score: str = "regret") -> list[str]:
     ]
 
 
+def unfinished(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs that have been evaluated less often than others of the same method, task and settings."""
+    most: dict[tuple[str, str], int] = {}
+    for run in runs:
+        key = run.method, run.task
+        most[key] = max(most.get(key, 0), len(run.evaluations))
+    return [run for run in runs if len(run.evaluations) < most[run.method, run.task]]
+
+
 def typical(values: Iterable[float]) -> float:
     """Return the median of what was logged, for example of training times; NaN if nothing was."""
     logged = [value for value in values if not math.isnan(value)]
@@ -113,12 +122,16 @@ def profiles(runs: Sequence[Run], thresholds: Sequence[float], score: str = "reg
 
 
 def by_length(runs: Sequence[Run], score: str = "regret") -> list[Row]:
-    """Return for each method and length of episodes the interquartile mean over the systems that all share."""
+    """Return for each method and length of episodes the interquartile mean over the systems that all share.
+
+    Systems with episodes of one length alone are left out.
+    """
     systems: dict[str, list[Run]] = {}
-    scored = [run for run in runs if score in run.last]
-    for run in scored:
-        systems.setdefault(run.env, []).append(run)
-    cells = {(run.method, run.episode_length) for run in scored}
+    for run in runs:
+        if score in run.last:
+            systems.setdefault(run.env, []).append(run)
+    systems = {env: found for env, found in systems.items() if len({run.episode_length for run in found}) > 1}
+    cells = {(run.method, run.episode_length) for found in systems.values() for run in found}
     complete = [found for found in systems.values() if {(run.method, run.episode_length) for run in found} == cells]
     rows = []
     for method, length in sorted(cells) if complete else []:

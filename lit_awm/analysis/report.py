@@ -27,6 +27,7 @@ from lit_awm.analysis.comparison import (
     of,
     shared_tasks,
     tasks_of,
+    unfinished,
 )
 from lit_awm.analysis.runs import Run, differences
 from lit_awm.analysis.statistics import Interval
@@ -87,7 +88,9 @@ def write_report(runs: Sequence[Run], folder: Path, title: str, command: str) ->
     return path
 
 
-def _sections(runs: Sequence[Run], folder: Path, title: str, command: str) -> Iterator[str]:
+def _sections(found: Sequence[Run], folder: Path, title: str, command: str) -> Iterator[str]:
+    behind = unfinished(found)
+    runs = [run for run in found if run not in behind]
     score = "regret" if any("regret" in run.last for run in runs) else "cost"
     methods, tasks = methods_of(runs), tasks_of(runs)
     counts = f"{_count(runs, 'run')} of {_count(methods, 'method')} on {_count(tasks, 'task')}"
@@ -98,6 +101,9 @@ def _sections(runs: Sequence[Run], folder: Path, title: str, command: str) -> It
         "<p>Regret is 0&nbsp;% for the optimum and 100&nbsp;% for random controls; gap is 0&nbsp;% for the optimum and "
         "100&nbsp;% for the best constant control. All scores are those of the last evaluation, none of the best.</p>"
     )
+    if behind:
+        names = ", ".join(str(run.folder) for run in behind)
+        yield f"<p>Left out, since others of their method and task have been evaluated more often: {escape(names)}.</p>"
     if score == "regret" and len(methods) > 1:
         yield from _over_tasks(runs, folder)
     elif score == "cost":

@@ -178,10 +178,15 @@ def _study_of(folder: Path) -> tuple[str, str] | None:
 
 
 def differences(runs: Iterable[Run]) -> dict[str, dict[str, str]]:
-    """Return the settings in which methods differ: for each setting what it is for each method, "" where it is not."""
-    methods: dict[str, Run] = {}
+    """Return the settings in which methods differ: for each setting what it is for each method, "" where it is not.
+
+    What is compared is a run of each on the first task that they share; of those without it on their own first one.
+    """
+    of_tasks: dict[str, dict[str, Run]] = {}
     for run in runs:
-        methods.setdefault(run.method, run)
+        of_tasks.setdefault(run.method, {}).setdefault(run.task, run)
+    shared = [task for task in next(iter(of_tasks.values())) if all(task in found for found in of_tasks.values())]
+    methods = {method: found[shared[0]] if shared else next(iter(found.values())) for method, found in of_tasks.items()}
     first = next(iter(methods.values()))
     names = sorted({name for run in methods.values() for name in run.settings})
     return {

@@ -8,7 +8,6 @@ Shape legend: ``R`` resamplings.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -31,13 +30,24 @@ class Interval(NamedTuple):
 def interquartile_mean(scores: Scores) -> float:
     """Return the mean of the middle half of all scores, of all tasks together, each of which counts the same.
 
+    Where tasks have equally many runs, whole scores are left out, a quarter at each end rounded down, as is published;
+    where they have not, a score weighs the less the more runs its task has, and a quarter of all weight is left out.
+
     Example:
         >>> interquartile_mean([[0.0, 1.0, 2.0, 100.0]])
         1.5
-        >>> interquartile_mean([[0.0], [1.0, 1.0, 1.0]])
+        >>> round(interquartile_mean([[0.0], [1.0, 1.0, 1.0]]), 9)
         0.5
     """
-    return float(trim_mean(_pool(scores), 0.25))
+    counts = np.array([len(task) for task in _check(scores)])
+    values = np.concatenate([np.asarray(task, dtype=float) for task in scores])
+    if (counts == counts[0]).all():
+        return float(trim_mean(values, 0.25))
+    order = values.argsort()
+    weights = np.repeat(1 / (counts * len(counts)), counts)[order]
+    above = weights.cumsum()
+    within = above.clip(0.25, 0.75) - (above - weights).clip(0.25, 0.75)
+    return float(values[order] @ within / within.sum())
 
 
 def median(scores: Scores) -> float:
@@ -130,12 +140,6 @@ def _share_of_wins(ours: Sequence[float], theirs: Sequence[float]) -> float:
     ranks = rankdata([*ours, *theirs])[: len(ours)]
     losses = float(ranks.sum()) - len(ours) * (len(ours) + 1) / 2
     return 1 - losses / (len(ours) * len(theirs))
-
-
-def _pool(scores: Scores) -> Array:
-    """Return the scores of all tasks, those of tasks with fewer runs more often."""
-    most = math.lcm(*(len(task) for task in _check(scores)))
-    return np.concatenate([np.repeat(np.asarray(task, dtype=float), most // len(task)) for task in scores])
 
 
 def _check(scores: Scores) -> Scores:

@@ -42,7 +42,7 @@ class LastRun(NamedTuple):
 def find_last_run(root: Path) -> LastRun | None:
     """Return the newest run in a folder of runs that has saved a checkpoint; None if there is none.
 
-    Its checkpoint is ``checkpoints/last.ckpt``, or the newest one of that folder.
+    Its checkpoint is the newest one of its folder ``checkpoints``; of the same age ``last.ckpt``.
     """
     folders = [folder for folder in root.glob("*") if folder.is_dir()] if root.is_dir() else []
     runs = map(_run_of, sorted(folders, key=_age, reverse=True))
@@ -52,11 +52,13 @@ def find_last_run(root: Path) -> LastRun | None:
 def _run_of(folder: Path) -> LastRun | None:
     """Return the run of a folder if it has saved a checkpoint."""
     last = folder / "checkpoints" / "last.ckpt"
-    if last.is_file() or last.with_stem(last.stem + PREVIOUS).is_file():
-        return LastRun(folder, last)
+    spare = last.with_stem(last.stem + PREVIOUS)
     aside = f"({PREVIOUS}|{DAMAGED}(-\\d+)?|exception)$"  # what is not to be gone on from
-    files = [file for file in last.parent.glob("[!.]*.ckpt") if not re.search(aside, file.stem)]
-    return LastRun(folder, max(files, key=lambda file: file.stat().st_mtime_ns)) if files else None
+    files = [file for file in last.parent.glob("[!.]*.ckpt") if file == spare or not re.search(aside, file.stem)]
+    if not files:
+        return None
+    newest = max(files, key=lambda file: (file.stat().st_mtime_ns, file == last))
+    return LastRun(folder, last if newest == spare else newest)
 
 
 def _age(folder: Path) -> tuple[int, float]:

@@ -76,10 +76,15 @@ def rebuild(path: Path) -> tuple[Module, LightningDataModule | None, dict[str, A
 
 
 def _data_of(recipe: dict[str, Any], checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """Return the data of a recipe, or what stands for them if they are recorded, which may be anywhere by now."""
+    """Return the data of a recipe without what collects and stores, or what stands for them if they are recorded.
+
+    Recordings may be anywhere by now, and neither the folder of a replay buffer nor a cluster need be here.
+    """
     data: dict[str, Any] = recipe["data"]
     if not issubclass(find_class(data["class_path"]), TrajectoryDataModule):
-        return data
+        here = {"storage_dir": None, "collector": "single", "num_collectors": 1}
+        own = data.get("init_args") or {}
+        return data | {"init_args": own | {name: value for name, value in here.items() if name in own}}
     sizes = {
         f"{kind}_dim": next(
             len(value) for name, value in checkpoint["state_dict"].items() if name.endswith(f"{kind}_scaler.mean")

@@ -34,6 +34,7 @@ from lit_awm.studies.benchmark import (
 from lit_awm.studies.executors import Executor, check_executor
 
 NAMES = [*METHODS, *REFERENCES]
+OF_ENV = r"--data\.env_options[.+=]"  # which are for methods that fit, not for references
 OF_JOBS = r"--(data\.(env|episode_length|num_envs|warmup_episodes|seed)|trainer\.(max_epochs|accelerator|logger.*))="
 DEFAULT = ",".join(["actions", *AGENTS, *REFERENCES])
 
@@ -63,7 +64,7 @@ def main(arguments: list[str]) -> int:
         )
     if own := [word for word in more if re.match(OF_JOBS, word.replace("init_args.", ""))]:
         parser.error(f"options of `lit-awm fit` must not hold {own[0]}, which the study sets for every run.")
-    if set(REFERENCES) & set(methods) and any(word.startswith("--data.env_options") for word in more):
+    if set(REFERENCES) & set(methods) and any(re.match(OF_ENV, word.replace("init_args.", "")) for word in more):
         parser.error(f"methods must not hold {', '.join(REFERENCES)} with --data.env_options, which are not for them.")
     try:
         check_executor(options.executor)

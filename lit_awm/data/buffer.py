@@ -122,6 +122,7 @@ class ExperienceBuffer:
             raise ValueError(
                 "ckpt_path must be a checkpoint that tells of every step whether it was terminated, got none."
             )
+        self._buffer.empty()  # of what a fit before has left in it
         # The oldest may have been overwritten: go on where it had been written to.
         self._buffer.writer.load_state_dict({"_cursor": self.segments.cursor})
         places = [self._buffer.extend(rows) for _, rows in parts]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -154,7 +155,7 @@ def run_study(
         ValueError: If the folder holds a study with another number of episodes, other options or other versions.
     """
     out.mkdir(parents=True, exist_ok=True)
-    _check_settings(out, {"episodes": episodes, "options": sorted(options), "versions": _versions()})
+    _check_settings(out, {"episodes": episodes, "options": list(options), "versions": _versions()} | _files(options))
     todo, failed = [job for job in jobs if not (job.folder(out) / RESULT).is_file()], list[Job]()
     run = partial(_run, out=out.resolve(), episodes=episodes, options=options)
     with tqdm(total=len(jobs), desc="runs", disable=not progress) as bar:
@@ -195,6 +196,13 @@ def round_down(env_steps: int) -> int:
 
 def _versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def _files(options: Sequence[str]) -> dict[str, Any]:
+    """Return a digest of each file of options, since what is in a file of the same name may change; of none nothing."""
+    names = (option.partition("=")[2] for option in options if option.startswith("--config="))
+    found = {name: hashlib.sha256(Path(name).read_bytes()).hexdigest()[:8] for name in names if Path(name).is_file()}
+    return {"files": found} if found else {}
 
 
 def _check_settings(out: Path, settings: dict[str, Any]) -> None:

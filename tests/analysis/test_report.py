@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 import yaml
 
-from lit_awm.analysis.comparison import aggregate, by_length, final_scores, improvements, learning_curve, shared_tasks
+from lit_awm.analysis.comparison import (
+    aggregate,
+    by_length,
+    final_scores,
+    improvements,
+    learning_curve,
+    shared_tasks,
+    unfinished,
+)
 from lit_awm.analysis.report import write_report
 from lit_awm.analysis.runs import differences, find_runs
 from lit_awm.cli import main
@@ -74,6 +82,32 @@ def test_runs_are_named_after_their_model_and_told_apart_by_their_settings(root:
 
 def test_seed_and_length_of_episodes_make_no_other_method(root: Path) -> None:
     assert differences(find_runs([root / "theirs"])) == {}
+
+
+def test_methods_are_compared_by_their_recipes_of_a_task_that_they_share(tmp_path: Path) -> None:
+    for env, discount in (("bioreactor", 0.5), ("harvest", 0.99)):
+        write_run(tmp_path / "ours", ACTIONS | {"init_args": WORLD_MODEL | {"discount": discount}}, env, 0, [0.1])
+    write_run(tmp_path / "theirs", SAC, "harvest", 0, [0.1])
+    runs = sorted(find_runs([tmp_path]), key=lambda run: run.task)
+    for run in runs:
+        run.method = run.method.split()[0]  # as in a study, whatever the recipe of a system
+    assert "model.init_args.discount" not in differences(runs)
+
+
+def test_runs_that_have_not_come_as_far_as_others_are_named_and_left_out(root: Path) -> None:
+    behind = write_run(root / "ours", ACTIONS, "harvest", 9, [0.5])
+    runs = find_runs([root])
+    assert [run.folder for run in unfinished(runs)] == [behind]
+    page = write_report(runs, root / "page", "Title", "command").read_text()
+    assert f"evaluated more often: {behind}." in page
+    assert page.count("18 runs") == 1
+
+
+def test_a_system_with_episodes_of_one_length_hides_no_other_by_length(root: Path) -> None:
+    before = by_length(find_runs([root]))
+    write_run(root / "ours", ACTIONS, "invasive_plant", 0, [0.5, 0.1], length=10)
+    assert before
+    assert by_length(find_runs([root])) == before
 
 
 def test_a_fixed_horizon_is_another_method_than_that_of_an_episode(tmp_path: Path) -> None:

@@ -57,11 +57,14 @@ def test_a_resumed_run_goes_on_with_the_horizon_it_had() -> None:
 
 
 def test_a_restored_horizon_is_not_beyond_the_modules(make_trainer: Any) -> None:
+    class Restored(AdaptiveHorizon):
+        def setup(self, *args: Any, **kwargs: Any) -> None:
+            super().setup(*args, **kwargs)
+            self.load_state_dict({"horizon": 15, "last_norm": 1.0, "signal_to_noise": None})  # as of a checkpoint
+
     horizons = Horizons()
     module, data = make(horizon=5)
-    callback = AdaptiveHorizon(start=2)
-    callback.load_state_dict({"horizon": 15, "last_norm": 1.0, "signal_to_noise": None})
-    make_trainer(max_epochs=1, callbacks=[callback, horizons]).fit(module, data)
+    make_trainer(max_epochs=1, callbacks=[Restored(start=2), horizons]).fit(module, data)
     assert set(horizons.seen) == {5}
 
 
@@ -104,6 +107,15 @@ def test_it_measures_once_before_an_update_whatever_the_batches(make_trainer: Ca
     callbacks = [AdaptiveHorizon(start=2, growth=1.5, every=1), horizons]
     make_trainer(max_epochs=1, callbacks=callbacks, accumulate_grad_batches=2).fit(module, data)
     assert horizons.seen == [3, 3, 5, 5]  # nothing differs: it grows at each of two updates
+
+
+def test_another_fit_begins_with_the_least_horizon(make_trainer: Callable[..., Trainer]) -> None:
+    horizons, callback = Horizons(), AdaptiveHorizon(start=2, growth=1.5, every=1)
+    for _ in range(2):
+        module, data = make()
+        data.updates["policy"] = 2
+        make_trainer(max_epochs=1, callbacks=[callback, horizons]).fit(module, data)
+    assert horizons.seen == [3, 5, 3, 5]
 
 
 def test_after_a_gradient_of_zero_nothing_is_an_explosion() -> None:

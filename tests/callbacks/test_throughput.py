@@ -42,3 +42,6 @@ def test_only_training_counts_and_a_resumed_run_goes_on(monkeypatch: pytest.Monk
     resumed.on_train_epoch_end(trainer, module)
     assert logged.pop("memory/peak_mb") >= max(memory, len(held) / 1e6)
     assert logged == {"time/elapsed_s": 30.0, "time/env_steps_per_s": 20.0, "time/updates_per_s": 10.0}
+    resumed.on_train_end(trainer, module)
+    resumed.setup(trainer, module, "fit")  # another one
+    assert resumed.state_dict() == {"elapsed_s": 0.0}

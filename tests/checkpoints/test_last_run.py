@@ -1,16 +1,37 @@
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lit_awm.checkpoints.last_run import compare
+from lit_awm.checkpoints.last_run import LastRun, compare, find_last_run
 
 
 def recipe(over: int, decay: float = 0.1) -> dict[str, Any]:
     scheduler = {"class_path": "lit_awm.modules.CosineRestarts", "init_args": {"decay": decay, "over": over}}
     module = {"class_path": "lit_awm.modules.PolicyModule", "init_args": {"scheduler": scheduler}}
     return {"trainer": {"max_epochs": over}, "model": {"init_args": {"policy_module": module}}}
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        (["last", "epoch=9"], "epoch=9"),
+        (["epoch=9", "last"], "last"),
+        (["epoch=9", "last-previous"], "last"),
+        (["last", "epoch=9-damaged"], "last"),
+    ],
+)
+def test_a_run_goes_on_from_its_newest_checkpoint(tmp_path: Path, names: list[str], chosen: str) -> None:
+    folder = tmp_path / "version_0"
+    (folder / "checkpoints").mkdir(parents=True)
+    for age, name in enumerate(names):
+        file = folder / "checkpoints" / f"{name}.ckpt"
+        file.touch()
+        os.utime(file, (age, age))
+    assert find_last_run(tmp_path) == LastRun(folder, folder / "checkpoints" / f"{chosen}.ckpt")
 
 
 def test_a_run_whose_rates_fall_over_its_length_may_be_resumed_for_longer() -> None:

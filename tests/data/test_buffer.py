@@ -11,6 +11,7 @@ from lightning.pytorch import Trainer
 from tensordict import TensorDict
 
 from lit_awm.checkpoints import SafeCheckpointIO
+from lit_awm.commands.checkpoint import _data_of
 from lit_awm.data import ExperienceDataModule
 from lit_awm.data.buffer import STORED_FOR_AGENTS, ExperienceBuffer
 from lit_awm.data.collectors import TRAJECTORY
@@ -21,11 +22,15 @@ CAPACITY = 50  # steps in the buffer, of which a round fills 20
 
 
 def fit(
-    make_trainer: Callable[..., Trainer], epochs: int, checkpoint: Path | None = None, **options: Any
+    make_trainer: Callable[..., Trainer],
+    epochs: int,
+    checkpoint: Path | None = None,
+    data: ExperienceDataModule | None = None,
+    **options: Any,
 ) -> ExperienceDataModule:
     """Return the data of a fit of ``epochs`` rounds that is saved after each of them, in a folder of its own."""
     torch.manual_seed(0)
-    data = ExperienceDataModule(
+    data = data or ExperienceDataModule(
         "bear_populations",
         episode_length=10,
         num_envs=2,
@@ -70,6 +75,22 @@ def test_what_is_saved_from_disk_is_what_was_recorded_and_no_more(
     assert torch.equal(torch.cat([each["rows"]["action"] for each in segments]), data.buffer[:40]["action"])
 
 
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_data_that_hold_experience_go_back_to_that_of_a_checkpoint(
+    make_trainer: Callable[..., Trainer], tmp_path: Path, on_disk: bool
+) -> None:
+    data = fit(make_trainer, 2, storage_dir=str(tmp_path / "buffer") if on_disk else None)
+    assert data.trainer is not None
+    assert data.buffer is not None
+    data.trainer.save_checkpoint(tmp_path / "last.ckpt")
+    steps, before = data.env_steps, [column.clone() for column in _columns(data)]
+    fit(make_trainer, 4, tmp_path / "last.ckpt", data)
+    assert data.env_steps > steps
+    fit(make_trainer, 2, tmp_path / "last.ckpt", data)
+    assert data.env_steps == steps == len(data.buffer)
+    assert all(map(torch.equal, _columns(data), before))
+
+
 def test_experience_that_does_not_tell_where_episodes_ended_is_refused(make_trainer: Callable[..., Trainer]) -> None:
     """As that of checkpoints from before it was recorded."""
     data = fit(make_trainer, 1)
@@ -92,6 +113,15 @@ def test_files_of_the_buffer_go_with_it(make_trainer: Callable[..., Trainer], tm
     del data
     gc.collect()
     assert not list((tmp_path / "buffer").iterdir())
+
+
+def test_the_policy_of_a_checkpoint_needs_neither_the_buffers_folder_nor_its_collectors(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    options = {"env": "bear_populations", "storage_dir": str(tmp_path / "file"), "collector": "ray", "seed": 3}
+    recipe = {"data": {"class_path": "lit_awm.data.ExperienceDataModule", "init_args": options}}
+    found = _data_of(recipe, {})
+    assert found == recipe["data"] | {"init_args": options | {"storage_dir": None, "collector": "single"}}
+    ExperienceDataModule(**found["init_args"])
 
 
 def test_a_disk_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:

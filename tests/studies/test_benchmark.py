@@ -104,6 +104,17 @@ def test_runs_of_other_settings_are_not_mixed(capsys: pytest.CaptureFixture[str]
         main([*COMMAND, *options, *TINY, "--env-steps", "2000"])
 
 
+def test_a_file_of_settings_that_has_changed_makes_other_runs(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    options = ["--methods", "optimum", "--json", *TINY, f"--config={file}"]
+    file.write_text("data: {init_args: {policy_batch_size: 4}}\n")
+    assert main([*COMMAND, *options]) == 0
+    assert main([*COMMAND, *options]) == 0
+    file.write_text("data: {init_args: {policy_batch_size: 8}}\n")
+    with pytest.raises(SystemExit, match="out must be a new folder for other settings.*files"):
+        main([*COMMAND, *options])
+
+
 def test_episodes_are_as_long_as_published_unless_told_otherwise(capsys: pytest.CaptureFixture[str]) -> None:
     command = ["study", "myriad", "--systems", "harvest,invasive_plant", "--methods", "optimum", "--json"]
     assert main(command) == 0
@@ -213,6 +224,7 @@ def test_a_table_has_the_median_over_seeds_with_the_range() -> None:
         (["--systems", "harvesd"], "harvesd.*mean 'harvest'"),
         (["--lengths", "10,²"], "lengths must be whole numbers"),
         (["--methods", "random", "--data.env_options={dt: 0.1}"], "methods must not hold random"),
+        (["--methods", "random", "--data.init_args.env_options.dt=0.1"], "methods must not hold random"),
         (["--lengths", "10,x"], "lengths must be whole numbers from 1 on, with commas between them, got '10,x'"),
         (["--seeds", "0"], "seeds must be at least 1, got 0"),
         (["--first-seed", "-1"], "first_seed must be at least 0, got -1"),
