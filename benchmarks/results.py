@@ -120,11 +120,8 @@ def means(rows: Sequence[Row]) -> Iterator[str]:
             counts = sorted({len(values) for values in table})
             runs = " to ".join(map(str, counts[:: max(1, len(counts) - 1)]))
             mean = with_interval(bootstrap(table), table, ".2%")
-            wins = (
-                ""
-                if method == OURS
-                else with_interval(improvement(tables[OURS], table), [*tables[OURS], *table], ".0%")
-            )
+            both = [*tables[OURS], *table]
+            wins = "" if method == OURS else with_interval(improvement(tables[OURS], table), both, ".0%")
             yield f"| {len(shared)} | `{method}` | {runs} | {mean} | {wins} |"
 
 

@@ -49,7 +49,7 @@ def shared_tasks(runs: Sequence[Run], score: str = "regret") -> list[str]:
 
 
 def unfinished(runs: Sequence[Run]) -> list[Run]:
-    """Return the runs that have been evaluated less often than others of the same method, task and settings."""
+    """Return the runs that have been evaluated less often than others of the same method and task."""
     most: dict[tuple[str, str], int] = {}
     for run in runs:
         key = run.method, run.task

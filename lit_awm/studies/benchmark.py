@@ -152,7 +152,7 @@ def run_study(
         their folders.
 
     Raises:
-        ValueError: If the folder holds a study with another number of episodes, other options or other versions.
+        ValueError: If the folder holds a study with another number of episodes, other options, files or versions.
     """
     out.mkdir(parents=True, exist_ok=True)
     _check_settings(out, {"episodes": episodes, "options": list(options), "versions": _versions()} | _files(options))
